@@ -27,7 +27,7 @@ OLDEST_PYTHON = (3, 11)
 OLDEST_UV = (0, 9, 17)
 DISK_MB = 1500  # environment, tools and uv's cache, on a first run
 CLEANED = (".venv", ".uv", "uv.lock", "dist", "site", ".mypy_cache", ".ruff_cache", ".pytest_cache",
-           ".import_linter_cache", ".hypothesis")
+           ".import_linter_cache", ".ws_cache", ".hypothesis")
 
 # What uv and pip print, and what the reader should do about it. First match wins.
 REMEDIES = (
