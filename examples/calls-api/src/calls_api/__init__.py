@@ -1,0 +1,1 @@
+"""Example service: starts, ends and lists voice calls over HTTP."""

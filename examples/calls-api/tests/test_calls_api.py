@@ -1,0 +1,146 @@
+import asyncio
+import json
+from uuid import uuid4
+
+import httpx
+import nats
+import pytest
+from calls_api.app import create_app
+from calls_api.publisher import CallPublisher
+from calls_api.settings import Settings
+from nats.errors import NoRespondersError
+
+
+@pytest.fixture
+def settings(postgres_url, nats_url, redis_url):
+    return Settings(database_url=postgres_url, nats_url=nats_url, redis_url=redis_url)
+
+
+@pytest.fixture
+async def api(settings):
+    app = create_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+            base_url="http://calls",
+        ) as client,
+    ):
+        yield client
+
+
+async def start(api, **headers):
+    response = await api.post("/calls", json={"phone_number": "+4930123456"}, headers=headers)
+    assert response.status_code == 201, response.text
+    return response.json()["call_id"]
+
+
+COMPLETED = {"status": "completed", "duration_seconds": 12}
+
+
+async def test_an_ended_call_is_stored_and_its_event_published(api, settings):
+    call_id = await start(api)
+    ended = await api.post(
+        f"/calls/{call_id}/end", json=COMPLETED, headers={"X-Correlation-ID": "order-7"}
+    )
+    assert (ended.status_code, ended.json()["status"]) == (200, "completed")
+    connection = await nats.connect(settings.nats_url)
+    subscription = await connection.jetstream().pull_subscribe("evt.call.completed", stream="CALL")
+    (message,) = await subscription.fetch(1, timeout=5)
+    assert json.loads(message.data) == {
+        "call_id": call_id,
+        "phone_number": "+4930123456",
+        "duration_seconds": 12,
+        "status": "completed",
+        "failure_reason": None,
+    }
+    headers = {name.lower(): value for name, value in (message.headers or {}).items()}
+    assert headers["nats-msg-id"] == call_id
+    assert headers["x-correlation-id"] == "order-7"
+    await connection.close()
+
+
+async def test_the_same_idempotency_key_starts_one_call(api):
+    first, again, other = await asyncio.gather(
+        *(start(api, **{"Idempotency-Key": key}) for key in ("a", "a", "b"))
+    )
+    assert first == again != other
+    assert (await api.get("/summary")).json()["created"] == 2
+
+
+async def test_an_event_that_could_not_be_published_is_published_later(api, monkeypatch):
+    publish = CallPublisher.completed
+    attempts = 0
+
+    async def broken_once(self, call):
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise NoRespondersError
+        await publish(self, call)
+
+    monkeypatch.setattr(CallPublisher, "completed", broken_once)
+    call_id = await start(api)
+    assert (await api.post(f"/calls/{call_id}/end", json=COMPLETED)).status_code == 200
+    async with asyncio.timeout(20):
+        while (await api.get("/summary")).json()["published"] == 0:
+            await asyncio.sleep(0.1)
+    assert attempts == 2
+
+
+async def test_a_call_ends_once(api):
+    call_id = await start(api)
+    answers = await asyncio.gather(
+        *(api.post(f"/calls/{call_id}/end", json=COMPLETED) for _ in range(5))
+    )
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
+    conflict = next(answer for answer in answers if answer.status_code == 409)
+    assert conflict.json()["error"]["code"] == "CONFLICT"
+
+
+async def test_an_unknown_call_is_not_found(api):
+    answer = await api.get(f"/calls/{uuid4()}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "ringing", "duration_seconds": 1},
+        {"status": "failed", "duration_seconds": 1},
+        {"status": "completed", "duration_seconds": -1},
+        {"status": "completed", "duration_seconds": 1, "failure_reason": "rejected"},
+        {"status": "completed", "duration_seconds": 1, "extra": 1},
+        {"status": "failed", "duration_seconds": 1, "failure_reason": "a\x00b"},
+    ],
+)
+async def test_a_wrong_end_is_refused_and_changes_nothing(api, body):
+    call_id = await start(api)
+    assert (await api.post(f"/calls/{call_id}/end", json=body)).status_code == 422
+    assert (await api.get(f"/calls/{call_id}")).json()["ended_at"] is None
+
+
+async def test_pages_hold_every_call_once_in_order(api):
+    made = [await start(api) for _ in range(7)]
+    seen, after = [], None
+    while True:
+        query = {"limit": 3} | ({"after": after} if after else {})
+        page = (await api.get("/calls", params=query)).json()
+        seen += [call["call_id"] for call in page["calls"]]
+        if (after := page["next_after"]) is None:
+            break
+    assert seen == made
+
+
+async def test_ids_come_back_on_every_answer(api):
+    answer = await api.get(f"/calls/{uuid4()}", headers={"X-Request-ID": "r-1"})
+    assert answer.headers["x-request-id"] == "r-1"
+    bad = await api.get("/livez", headers={"X-Request-ID": "r\t1" * 50})
+    assert bad.headers["x-request-id"] != "r\t1" * 50
+
+
+def test_missing_settings_are_all_named(monkeypatch):
+    for name in ("CALLS_DATABASE_URL", "CALLS_NATS_URL", "CALLS_REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SystemExit, match=r"DATABASE_URL.*NATS_URL.*REDIS_URL"):
+        Settings.from_environment()

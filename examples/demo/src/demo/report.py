@@ -1,0 +1,53 @@
+"""What the demo prints at the end."""
+
+import statistics
+
+from rich.console import Console
+from rich.table import Table
+
+from demo.run import Books
+from demo.workload import BadLine
+
+SHOWN = 100
+
+
+def show_bad_lines(bad: list[BadLine], console: Console) -> None:
+    """Name each line that was no call, with its reason."""
+    for line in bad[:SHOWN]:
+        console.print(f"line {line.number}: {line.reason}", style="yellow", markup=False)
+    if len(bad) > SHOWN:
+        console.print(f"and {len(bad) - SHOWN} more bad lines", style="yellow")
+
+
+def show_books(books: Books, console: Console) -> None:
+    """Print the table of the books, and what is wrong if they do not balance."""
+    table = Table("", "", show_header=False)
+    table.columns[1].justify = "right"
+    for name, value in (
+        ("calls created", books.created),
+        ("calls ended", books.ended),
+        ("events published", books.published),
+        ("calls processed", books.processed),
+        ("lost", books.lost),
+        ("duplicated effects", books.duplicate_effects),
+        ("worker killed and restarted", "yes" if books.worker_killed else "no"),
+        ("calls per second", f"{books.processed / books.seconds:.0f}"),
+        ("ended to processed, p50", _milliseconds(books.latencies, 50)),
+        ("ended to processed, p99", _milliseconds(books.latencies, 99)),
+    ):
+        table.add_row(name, str(value))
+    console.print(table)
+    for refusal in books.tally.refused[:SHOWN]:
+        console.print(f"refused: {refusal}", style="yellow", markup=False)
+    for call_id in books.unprocessed:
+        console.print(f"not processed: {call_id}", style="red", highlight=False)
+    if books.balance:
+        console.print("the books balance: every call that was made was processed, once")
+    else:
+        console.print("the books do not balance", style="red")
+
+
+def _milliseconds(seconds: list[float], percent: int) -> str:
+    if len(seconds) < 2:
+        return f"{seconds[0] * 1000:.0f} ms" if seconds else "-"
+    return f"{statistics.quantiles(seconds, n=100)[percent - 1] * 1000:.0f} ms"

@@ -1,0 +1,165 @@
+"""Drives a workload through the system and balances the books."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from demo.client import CallsClient, Tally
+from demo.system import System
+from demo.workload import PlannedCall, Workload
+
+CALLERS = 16
+STALLED_SECONDS = 30.0  # no progress for so long means that something is lost
+PLAIN_PROGRESS_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Books:
+    """What the client sent against what the services say."""
+
+    tally: Tally
+    created: int
+    ended: int
+    published: int
+    processed: int
+    duplicate_effects: int
+    unprocessed: list[str]
+    seconds: float
+    latencies: list[float]
+    worker_killed: bool
+
+    @property
+    def lost(self) -> int:
+        """Ended calls that no transcript record was written for."""
+        return self.ended - self.processed
+
+    @property
+    def balance(self) -> bool:
+        """Whether every call that was made was processed, once."""
+        made = self.tally.created
+        return (
+            made > 0
+            and made == self.created == self.ended == self.tally.ended
+            and made == self.published == self.processed
+            and self.duplicate_effects == 0
+            and not self.unprocessed
+            and not self.tally.refused
+        )
+
+
+async def drive(system: System, workload: Workload, *, console: Console) -> Books:
+    """Make every call, kill the worker half way, and wait until all is processed.
+
+    Args:
+        system: the running system.
+        workload: the calls to make.
+        console: where progress is shown.
+
+    Raises:
+        httpx.HTTPError: calls-api did not answer for a long time.
+    """
+    began = time.monotonic()
+    async with httpx.AsyncClient(base_url=system.api_url, timeout=30) as http:
+        client = CallsClient(http)
+        view = asyncio.create_task(_show_progress(client, workload.total, console))
+        kill = asyncio.create_task(_kill_worker_half_way(system, client, workload))
+        try:
+            await _make_all(client, workload.calls)
+            await _all_processed(client)
+            seconds = time.monotonic() - began
+        finally:
+            for task in (view, kill):
+                task.cancel()
+            await asyncio.wait([view, kill])
+        summary = await client.summary()
+        return Books(
+            tally=client.tally,
+            created=summary["created"],
+            ended=summary["ended"],
+            published=summary["published"],
+            processed=summary["processed"],
+            duplicate_effects=summary["duplicate_effects"],
+            unprocessed=await client.unprocessed(limit=10),
+            seconds=seconds,
+            latencies=[
+                _seconds_between(call["ended_at"], call["processed_at"])
+                for call in await client.calls()
+                if call["ended_at"] and call["processed_at"]
+            ],
+            worker_killed=not kill.cancelled(),
+        )
+
+
+async def _make_all(client: CallsClient, calls: Iterator[PlannedCall]) -> None:
+    callers = [asyncio.create_task(_caller(client, calls)) for _ in range(CALLERS)]
+    try:
+        await asyncio.gather(*callers)
+    finally:
+        for caller in callers:
+            caller.cancel()
+        await asyncio.wait(callers)
+
+
+async def _caller(client: CallsClient, source: Iterator[PlannedCall]) -> None:
+    for planned in source:
+        await client.make(planned)
+
+
+async def _kill_worker_half_way(system: System, client: CallsClient, workload: Workload) -> None:
+    while client.tally.ended + len(workload.bad) < workload.total // 2:  # noqa: ASYNC110 - a poll is plainer
+        await asyncio.sleep(0.02)
+    system.worker.kill()
+    await system.worker.start()
+
+
+async def _all_processed(client: CallsClient) -> None:
+    """Wait until nothing is left to process, or nothing has moved for a long time."""
+    seen = -1
+    moved = time.monotonic()
+    while True:
+        processed = (await client.summary())["processed"]
+        if processed >= client.tally.ended:
+            return
+        if processed != seen:
+            seen, moved = processed, time.monotonic()
+        elif time.monotonic() - moved > STALLED_SECONDS:
+            return
+        await asyncio.sleep(0.1)
+
+
+async def _show_progress(client: CallsClient, total: int, console: Console) -> None:
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+    ) as progress:
+        bars = {
+            name: progress.add_task(name, total=total) for name in ("created", "ended", "processed")
+        }
+        said = time.monotonic()
+        try:
+            while True:
+                await asyncio.sleep(0.2)
+                summary = await client.summary()
+                for name, bar in bars.items():
+                    progress.update(bar, completed=summary[name])
+                if not console.is_terminal and time.monotonic() - said > PLAIN_PROGRESS_SECONDS:
+                    said = time.monotonic()
+                    console.print(
+                        f"{summary['created']} created, {summary['processed']} processed of {total}"
+                    )
+        finally:
+            for name, bar in bars.items():
+                made = client.tally.created if name == "created" else client.tally.ended
+                progress.update(bar, completed=made)
+
+
+def _seconds_between(earlier: str | None, later: str | None) -> float:
+    if earlier is None or later is None:
+        return 0.0
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()

@@ -1,0 +1,59 @@
+"""The running system: servers from wheels, services as processes of their own."""
+
+import sysconfig
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.testing import ManagedProcess, NatsServer, PostgresServer, ValkeyServer, free_port
+
+
+@dataclass(frozen=True)
+class System:
+    """What runs, and where."""
+
+    api_url: str
+    postgres_url: str
+    nats_url: str
+    redis_url: str
+    api: ManagedProcess
+    worker: ManagedProcess
+
+
+@asynccontextmanager
+async def running_system() -> AsyncGenerator[System]:
+    """Start everything; stop and remove everything at the end, however it comes.
+
+    Raises:
+        ServerError: something did not start; the message says what to do.
+    """
+    async with AsyncExitStack() as stack:
+        postgres = await stack.enter_async_context(PostgresServer())
+        nats = await stack.enter_async_context(NatsServer())
+        valkey = await stack.enter_async_context(ValkeyServer())
+        port = free_port()
+        environment = {
+            "CALLS_DATABASE_URL": postgres.url,
+            "CALLS_NATS_URL": nats.url,
+            "CALLS_REDIS_URL": valkey.url,
+            "CALLS_PORT": str(port),
+        }
+        api = await stack.enter_async_context(
+            ManagedProcess(_command("calls-api"), env=environment, ready=port, name="calls-api")
+        )
+        worker = await stack.enter_async_context(
+            ManagedProcess(_command("post-processing"), env=environment, name="post-processing")
+        )
+        yield System(
+            api_url=f"http://127.0.0.1:{port}",
+            postgres_url=postgres.url,
+            nats_url=nats.url,
+            redis_url=valkey.url,
+            api=api,
+            worker=worker,
+        )
+
+
+def _command(name: str) -> Path:
+    return Path(sysconfig.get_path("scripts")) / name

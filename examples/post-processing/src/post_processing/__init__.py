@@ -1,0 +1,1 @@
+"""Example worker: writes a transcript record for every call that ended."""

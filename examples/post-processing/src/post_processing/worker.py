@@ -1,0 +1,94 @@
+"""Consumes `call.completed` from JetStream and writes transcript records."""
+
+import asyncio
+import json
+import logging
+from contextlib import suppress
+from uuid import UUID
+
+import asyncpg
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.client import JetStreamContext
+
+from common.context import bind, extract, new_id
+
+logger = logging.getLogger(__name__)
+
+BATCH = 50
+ACK_WAIT_SECONDS = 5.0
+
+# One statement: the record and the count of its effects. A redelivered event whose record
+# exists changes nothing; `effects` would show if it did.
+WRITE = """
+insert into transcripts (call_id, session_id, processing_status)
+values ($1, $2, $3) on conflict (call_id) do nothing
+"""
+
+
+class Worker:
+    """Handles each event at least once, and its effect once.
+
+    Args:
+        nats: a connected client; the caller closes it.
+        pool: an open asyncpg pool; the caller closes it.
+    """
+
+    def __init__(self, nats: Client, pool: asyncpg.Pool) -> None:
+        self._jetstream = nats.jetstream(timeout=5)
+        self._pool = pool
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Consume until `stopping` is set; what was fetched by then is finished first.
+
+        Servers that are away are waited for, with growing pauses.
+        """
+        pause = 0.1
+        while not stopping.is_set():
+            try:
+                subscription = await self._jetstream.pull_subscribe(
+                    "evt.call.completed",
+                    durable="post-processing",
+                    stream="CALL",
+                    config=ConsumerConfig(
+                        ack_policy=AckPolicy.EXPLICIT,
+                        ack_wait=ACK_WAIT_SECONDS,
+                        max_ack_pending=10 * BATCH,
+                    ),
+                )
+                while not stopping.is_set():
+                    await self._consume(subscription)
+                    pause = 0.1
+            except (NatsError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                logger.warning(json.dumps({"event": "waiting", "error": type(error).__name__}))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stopping.wait(), pause)
+                pause = min(pause * 2, 5.0)
+
+    async def _consume(self, subscription: JetStreamContext.PullSubscription) -> None:
+        try:
+            messages = await subscription.fetch(BATCH, timeout=0.5)
+        except TimeoutError:
+            return
+        results = await asyncio.gather(
+            *(self._handle(message) for message in messages), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result  # what was not acknowledged is delivered again after ack_wait
+
+    async def _handle(self, message: Msg) -> None:
+        with bind(extract(message.headers or {})):
+            try:
+                call_id = UUID(str(json.loads(message.data)["call_id"]))
+            except (ValueError, KeyError, TypeError) as error:
+                # It will never become readable: say so and let it go.
+                logger.error(  # noqa: TRY400
+                    json.dumps({"event": "unreadable message", "error": type(error).__name__})
+                )
+                await message.term()
+                return
+            await self._pool.execute(WRITE, call_id, new_id(), "completed")
+            await message.ack()
