@@ -26,28 +26,49 @@ VENV = os.path.join(ROOT, ".venv")
 OLDEST_PYTHON = (3, 11)
 OLDEST_UV = (0, 9, 17)
 DISK_MB = 1500  # environment, tools and uv's cache, on a first run
-CLEANED = (".venv", ".uv", "uv.lock", "dist", "site", ".mypy_cache", ".ruff_cache", ".pytest_cache",
-           ".import_linter_cache", ".ws_cache", ".hypothesis")
+CLEANED = (
+    ".venv",
+    ".uv",
+    "uv.lock",
+    "dist",
+    "site",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".ws_cache",
+    ".hypothesis",
+)
 
 # What uv and pip print, and what the reader should do about it. First match wins.
 REMEDIES = (
-    (r"No space left on device|os error 28|Errno 28",
-     "the disk is full: free about %d MB where this checkout and uv's cache live, then run it again" % DISK_MB),
-    (r"Permission denied|os error 13|Errno 13",
-     "a file of this checkout or of uv's cache belongs to another user: "
-     "run it as that user, or remove .venv and .uv and set UV_CACHE_DIR to a folder of yours"),
-    (r"no wheels? with a matching platform|doesn't have a source distribution or wheel for the current platform"
-     r"|not a supported wheel on this platform|only has wheels for the following platform",
-     "a package has no wheel for this machine (%s, %s): use Linux or macOS on x86_64 or arm64; "
-     "for servers, name your own binaries as described in packages/common-testing/README.md"
-     % (sys.platform, os.uname()[4] if hasattr(os, "uname") else "unknown processor")),
-    (r"Could not connect|dns error|[Ff]ailed to (fetch|lookup)|Network is unreachable|Connection refused|timed out"
-     r"|tcp connect error|NewConnectionError|error sending request|Name or service not known|Could not find a version"
-     r"|No matching distribution",
-     "the package index cannot be reached: check the network or proxy, or name a mirror with UV_INDEX_URL "
-     "(and PIP_INDEX_URL while uv itself is missing), then run it again"),
-    (r"ensurepip is not available|No module named '?(venv|ensurepip)",
-     "this Python has no venv module: install it (Debian and Ubuntu: apt install python3-venv), or install uv"),
+    (
+        r"No space left on device|os error 28|Errno 28",
+        "the disk is full: free about %d MB where this checkout and uv's cache live, then run it again"
+        % DISK_MB,
+    ),
+    (
+        r"Permission denied|os error 13|Errno 13",
+        "a file of this checkout or of uv's cache belongs to another user: "
+        "run it as that user, or remove .venv and .uv and set UV_CACHE_DIR to a folder of yours",
+    ),
+    (
+        r"no wheels? with a matching platform|doesn't have a source distribution or wheel for the current platform"
+        r"|not a supported wheel on this platform|only has wheels for the following platform",
+        "a package has no wheel for this machine (%s, %s): use Linux or macOS on x86_64 or arm64; "
+        "for servers, name your own binaries as described in packages/common-testing/README.md"
+        % (sys.platform, os.uname()[4] if hasattr(os, "uname") else "unknown processor"),
+    ),
+    (
+        r"Could not connect|dns error|[Ff]ailed to (fetch|lookup)|Network is unreachable|Connection refused|timed out"
+        r"|tcp connect error|NewConnectionError|error sending request|Name or service not known|Could not find a version"
+        r"|No matching distribution",
+        "the package index cannot be reached: check the network or proxy, or name a mirror with UV_INDEX_URL "
+        "(and PIP_INDEX_URL while uv itself is missing), then run it again",
+    ),
+    (
+        r"ensurepip is not available|No module named '?(venv|ensurepip)",
+        "this Python has no venv module: install it (Debian and Ubuntu: apt install python3-venv), or install uv",
+    ),
 )
 
 
@@ -64,13 +85,20 @@ def stop(text):
 def run(command, environment, first):
     """Run a set-up step; show its progress, keep all it printed, explain its failure."""
     seen = []
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        universal_newlines=True,
+    )
     for line in process.stdout:
         seen.append(line)
-        if re.match(r" *(Downloading|Downloaded|Building|Built|Prepared|Installed|Creating)", line) or (
-            first and line.startswith("Resolved")
-        ):
+        if re.match(
+            r" *(Downloading|Downloaded|Building|Built|Prepared|Installed|Creating)", line
+        ) or (first and line.startswith("Resolved")):
             sys.stderr.write("  " + line)
     if process.wait() == 0:
         return
@@ -93,7 +121,9 @@ def run(command, environment, first):
 
 def version_of(uv):
     try:
-        text = subprocess.check_output([uv, "--version"], universal_newlines=True, stderr=subprocess.DEVNULL)
+        text = subprocess.check_output(
+            [uv, "--version"], universal_newlines=True, stderr=subprocess.DEVNULL
+        )
     except (OSError, subprocess.CalledProcessError):
         return ()
     found = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
@@ -107,8 +137,19 @@ def find_uv(environment):
             return candidate
     say("uv is missing: installing it into .uv (this happens once)")
     run([sys.executable, "-m", "venv", "--clear", os.path.join(TOOLS)], environment, True)
-    run([os.path.join(TOOLS, "bin", "python"), "-m", "pip", "install", "--disable-pip-version-check",
-         "--quiet", "uv>=%d.%d.%d" % OLDEST_UV], environment, True)
+    run(
+        [
+            os.path.join(TOOLS, "bin", "python"),
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--quiet",
+            "uv>=%d.%d.%d" % OLDEST_UV,
+        ],
+        environment,
+        True,
+    )
     return own
 
 
@@ -123,8 +164,10 @@ def clean():
 
 def main(arguments):
     if sys.version_info[:2] < OLDEST_PYTHON:
-        stop("Python %d.%d or later is needed, and %s is %d.%d: install a newer one, or name it: make PYTHON=python3.12 ..."
-             % (OLDEST_PYTHON + (sys.executable,) + tuple(sys.version_info[:2])))
+        stop(
+            "Python %d.%d or later is needed, and %s is %d.%d: install a newer one, or name it: make PYTHON=python3.12 ..."
+            % (OLDEST_PYTHON + (sys.executable,) + tuple(sys.version_info[:2]))
+        )
     if arguments == ["--clean"]:
         clean()
         return
@@ -134,11 +177,16 @@ def main(arguments):
         arguments = arguments[2:]
 
     if not os.access(ROOT, os.W_OK):
-        stop("%s cannot be written by this user: clone the repository into a folder of yours" % ROOT)
+        stop(
+            "%s cannot be written by this user: clone the repository into a folder of yours" % ROOT
+        )
     first = not os.path.isdir(VENV)
     free = shutil.disk_usage(ROOT).free // 1000000
     if first and free < DISK_MB:
-        stop("only %d MB are free here, a first run needs about %d: free some space, then run it again" % (free, DISK_MB))
+        stop(
+            "only %d MB are free here, a first run needs about %d: free some space, then run it again"
+            % (free, DISK_MB)
+        )
 
     environment = dict(os.environ)
     environment.pop("VIRTUAL_ENV", None)
@@ -151,14 +199,18 @@ def main(arguments):
 
     uv = find_uv(environment)
     if first:
-        say("making .venv with every package of the workspace (the first time this downloads about 200 MB)")
-    run([uv, "sync", "--all-packages"] + groups, environment, first)
+        say(
+            "making .venv with every package of the workspace (the first time this downloads about 200 MB)"
+        )
+    run([uv, "sync", "--all-packages", "--all-extras"] + groups, environment, first)
     if not arguments:
         say("the environment is ready: .venv")
         return
     environment["UV"] = uv
     environment["VIRTUAL_ENV"] = VENV
-    environment["PATH"] = os.pathsep.join((os.path.join(VENV, "bin"), os.path.dirname(uv), environment.get("PATH", "")))
+    environment["PATH"] = os.pathsep.join(
+        (os.path.join(VENV, "bin"), os.path.dirname(uv), environment.get("PATH", ""))
+    )
     command = os.path.join(VENV, "bin", arguments[0])
     if not os.path.exists(command):
         stop("%s is not a command of this workspace's environment" % arguments[0])
