@@ -1,6 +1,5 @@
 """Request context for every request."""
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.context import bind, extract, inject
@@ -24,7 +23,7 @@ class ContextMiddleware:
 
         async def send_with_ids(message: Message) -> None:
             if message["type"] == "http.response.start":
-                inject(MutableHeaders(scope=message))
+                message["headers"] = inject([*message.get("headers", ())], raw=True)
             await send(message)
 
         with bind(extract(scope["headers"])):

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.testing import ManagedProcess, NatsServer, PostgresServer, ValkeyServer, free_port
+from common.testing import ManagedProcess, NatsServer, PostgresServer, ValkeyServer, reserve_port
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ async def running_system() -> AsyncGenerator[System]:
         postgres = await stack.enter_async_context(PostgresServer())
         nats = await stack.enter_async_context(NatsServer())
         valkey = await stack.enter_async_context(ValkeyServer())
-        port = free_port()
+        port = stack.enter_context(reserve_port())
         environment = {
             "CALLS_DATABASE_URL": postgres.url,
             "CALLS_NATS_URL": nats.url,
