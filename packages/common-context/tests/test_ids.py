@@ -3,6 +3,7 @@
 
 import os
 import re
+import signal
 import threading
 import time
 import uuid
@@ -63,12 +64,13 @@ def test_a_forked_child_makes_other_ids_even_while_the_lock_was_held():
     with ids._source._lock:
         child = os.fork()
         if child == 0:  # pragma: no cover - in the child
+            signal.alarm(10)  # ends it, should it wait for the lock for ever
             os.write(writer, new_id().encode())
             os._exit(0)
     _, status = os.waitpid(child, 0)
+    os.close(writer)
     theirs = os.read(reader, 36).decode()
     os.close(reader)
-    os.close(writer)
     assert status == 0
     assert uuid.UUID(theirs).version == 7
     assert theirs != new_id()
