@@ -18,6 +18,8 @@ async def connect(urls, **options):
 @pytest.mark.parametrize("sync_interval", [None, "always"])
 async def test_acknowledged_messages_survive_kill_and_restart(place, sync_interval):
     async with NatsServer(sync_interval=sync_interval) as server:
+        configured = (await server.monitor("/varz"))["jetstream"]["config"]
+        assert configured.get("sync_always", False) is (sync_interval == "always")
         client = await connect(server.url, reconnect_time_wait=0.05, max_reconnect_attempts=-1)
         stream = client.jetstream()
         await stream.add_stream(name="S", subjects=["s.>"])

@@ -247,6 +247,7 @@ async def test_a_cancelled_wait_does_not_confuse_later_answers(place):
         assert await process.stop() == -signal.SIGTERM
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="ports are held on Linux only")
 def test_a_reserved_port_is_refused_to_others_but_not_to_its_server():
     with reserve_port() as port:
         with (
@@ -255,6 +256,8 @@ def test_a_reserved_port_is_refused_to_others_but_not_to_its_server():
             reserve_port(port),
         ):
             pass
+        with pytest.raises(OSError), socket.socket() as thief:
+            thief.bind(("127.0.0.1", port))
         for _ in range(2):  # listen, stop, listen again
             with socket.create_server(("127.0.0.1", port)):
                 pass

@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 import time
 
 import pytest
@@ -180,11 +181,18 @@ async def test_drop_swallows_its_direction_and_heal_resets_who_lost_bytes(direct
             assert await ask(reader, writer) == b"hello"
 
 
-async def test_in_a_black_hole_nobody_hears_of_the_others_end():
+@pytest.mark.parametrize("abort", [False, True], ids=["FIN", "RST"])
+async def test_in_a_black_hole_nobody_hears_of_the_others_end(abort):
     async with echo() as (address, ended), FaultProxy(address) as proxy:
         async with connected(proxy) as (reader, writer):
             await ask(reader, writer)
             proxy.drop()
+            if abort:
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, linger
+                )
+                writer.transport.abort()
         await asyncio.sleep(0.2)
         assert ended == []
         proxy.heal()

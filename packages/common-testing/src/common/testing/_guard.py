@@ -361,8 +361,6 @@ class Guard:
         self._remove_shared_memory()
         for directory in self._directories:
             shutil.rmtree(directory, ignore_errors=True)
-        if self._control is not None:
-            self._control.close()
         for base in {os.path.dirname(directory) for directory in self._directories}:  # noqa: PTH120
             sweep(base)
 
@@ -393,6 +391,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     Guard(control).run()
+    os._exit(0)  # the kernel closes the socket last: whoever waits for that finds us gone
 
 
 if __name__ == "__main__":

@@ -111,6 +111,7 @@ class PostgresServer(ManagedProcess):
             )
         self.port = self._reserve(self._wanted_port)
         data, password = self.directory / "data", self.directory / "password"
+        password.touch(mode=0o600)
         password.write_text(self._password + "\n")
         data.mkdir(mode=0o700)
         if self._user is not None:

@@ -71,13 +71,12 @@ class Pump:
             while self._held >= BUFFER:
                 self._left.clear()
                 await self._left.wait()
-            data = await loop.sock_recv(self._source, CHUNK)
-            if self._faults.dropping:
-                self.lost = True
-                if data:
-                    continue
-                # The end is swallowed, too: nobody hears of it until the connection is cut.
-                await asyncio.Event().wait()
+            try:
+                data = await loop.sock_recv(self._source, CHUNK)
+            except ConnectionError:
+                if not self._faults.dropping:
+                    raise
+                data = b""  # swallowed like any other end
             self._chunks.append((loop.time(), data))
             self._held += len(data)
             self._arrived.set()
@@ -97,7 +96,7 @@ class Pump:
                 await faults.wait(None if faults.stalled else due)
                 continue
             self._chunks.popleft()
-            if faults.dropping:  # it was under way when the hole opened
+            if faults.dropping:  # the end, too: nobody hears of it until the connection is cut
                 self.lost = True
             elif not data:
                 self._target.shutdown(socket.SHUT_WR)
