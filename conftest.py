@@ -1,9 +1,45 @@
-"""Every ```python block of every README and documentation page is run as a test."""
+"""What every test run of the workspace shares."""
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
+# Every ```python block of every README and documentation page is run as a test.
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
     patterns=["**/README.md", "docs/**/*.md"],
 ).pytest()
+
+PREFIX = "common-tests-"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the run one folder for all its temporary files, which goes when the run ends."""
+    if hasattr(config, "workerinput") or config.option.basetemp:
+        return
+    for left in _left_behind():
+        shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+    folder.chmod(0o711)  # servers may run as another user
+    config.option.basetemp = str(folder / "pytest")
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def _left_behind() -> Iterator[Path]:
+    """Folders of runs that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        try:
+            if folder.stat().st_uid == os.geteuid():
+                os.kill(int(folder.name.removeprefix(PREFIX).partition("-")[0]), 0)
+        except ProcessLookupError:
+            yield folder
+        except (OSError, ValueError):
+            continue

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,45 +16,46 @@ GOOD = {"phone_number": "+4930123456", "status": "completed", "duration_seconds"
 
 
 @pytest.fixture
-def demo(tmp_path):
-    """Start the demo with its temporary files in a folder of this test's own."""
-    scratch = tmp_path / "scratch"
-    scratch.mkdir(mode=0o755)
-    marker = f"DEMO_TEST={tmp_path.name}-{os.getpid()}"
-    name, value = marker.split("=")
+def demo():
+    """Start the demo with its servers in a folder of this test's own."""
+    # Not tmp_path: servers that run as another user must be able to enter.
+    with tempfile.TemporaryDirectory(prefix="demo-") as root:
+        Path(root).chmod(0o755)
+        place = Path(root).resolve() / "servers"
+        place.mkdir(mode=0o755)
 
-    def start(**environment):
-        return subprocess.Popen(
-            [sys.executable, "-m", "demo.main"],
-            env=os.environ | {name: value, "TMPDIR": str(scratch)} | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        def start(**environment):
+            return subprocess.Popen(
+                [sys.executable, "-m", "demo.main"],
+                env=os.environ | {"COMMON_TESTING_DIRECTORY": str(place)} | environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
 
-    yield start
-    assert processes_with(name, value) == []
-    assert list(scratch.iterdir()) == []
+        yield start
+        deadline = time.monotonic() + 20
+        while left := [*processes_of(place), *place.iterdir()]:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
 
 
-def processes_with(name, value, *, patience=15):
-    deadline = time.monotonic() + patience
-    while True:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(name) == value and process.pid != os.getpid():
-                    found.append(process.cmdline())
-            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-                continue
-        if not found or time.monotonic() > deadline:
-            return found
-        time.sleep(0.1)
+def processes_of(place):
+    """Those started with our folder in their environment, or working in it."""
+    for process in psutil.process_iter():
+        try:
+            environment = process.environ().get("COMMON_TESTING_DIRECTORY")
+            # PostgreSQL overwrites its environment.
+            if environment == str(place) or Path(process.cwd()).is_relative_to(place):
+                yield process.cmdline()
+        except (psutil.Error, OSError):
+            continue
 
 
 def test_the_books_balance(demo):
-    process = demo(CALLS="60")
+    # Settings for the outside world, which the services on this machine must not obey.
+    process = demo(CALLS="60", http_proxy="http://127.0.0.1:9", PGSSLMODE="require")
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 0, output
     assert "the books balance" in output
@@ -69,6 +72,16 @@ def test_a_users_own_file_with_bad_lines(demo, tmp_path):
     assert "line 2: not JSON" in output
     assert "line 3: " in output
     assert "calls processed" in output
+
+
+def test_a_file_without_any_call_is_an_error(demo, tmp_path):
+    path = tmp_path / "calls.jsonl"
+    path.write_text("{\n[]\n")
+    process = demo(INPUT=str(path))
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert "line 2: not a JSON object" in output
+    assert "not one line of INPUT is a call" in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -101,7 +114,7 @@ def test_a_killed_demo_leaves_nothing_behind(demo):
         ({"CALLS": "many"}, "CALLS=many is not a number of calls: use 1 to 1000000"),
         ({"CALLS": "0"}, "CALLS=0 is not a number of calls"),
         ({"INPUT": "nowhere.jsonl"}, "INPUT=nowhere.jsonl cannot be read: No such file"),
-        ({"INPUT": os.devnull}, "has no lines"),
+        ({"INPUT": os.devnull}, "is no file"),
     ],
 )
 def test_what_cannot_be_used_is_one_clear_line(demo, environment, message):

@@ -5,22 +5,29 @@ from uuid import uuid4
 import asyncpg
 import nats
 import pytest
-from calls_api.publisher import STREAM
-from calls_api.store import SCHEMA
 from post_processing.worker import Worker
+
+# What calls-api's migration makes.
+TABLES = """
+create table transcripts (
+    session_id text primary key, call_id uuid not null, processing_status text not null,
+    processed_at timestamptz not null default now()
+);
+create table inbox (message_id text primary key, handled_at timestamptz default now());
+"""
 
 
 @pytest.fixture
 async def database(postgres_url):
     async with asyncpg.create_pool(postgres_url, min_size=1, max_size=3) as pool:
-        await pool.execute(SCHEMA)
+        await pool.execute(TABLES)
         yield pool
 
 
 @pytest.fixture
 async def broker(nats_url):
     connection = await nats.connect(nats_url)
-    await connection.jetstream().add_stream(STREAM)
+    await connection.jetstream().add_stream(name="CALL", subjects=["evt.call.>"])
     yield connection
     await connection.close()
 
@@ -59,15 +66,27 @@ async def test_every_event_becomes_one_record(broker, database, stopping):
 async def test_an_event_delivered_twice_has_one_effect(broker, database, stopping):
     call, last = uuid4(), uuid4()
     await publish(broker, call, call, last)
-    rows = await processed(database, 2)
-    assert [row["effects"] for row in rows] == [1, 1]
+    await processed(database, 2)
+    async with asyncio.timeout(20):
+        while (
+            info := await broker.jetstream().consumer_info("CALL", "post-processing")
+        ).num_ack_pending or info.num_pending:
+            await asyncio.sleep(0.05)
+    assert info.delivered.stream_seq == 3
+    rows = await database.fetch("select call_id from transcripts")
+    assert sorted(row["call_id"] for row in rows) == sorted([call, last])
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"{", b"[]", b'{"call_id": 1}', b'{"call_id": "x"}'])
-async def test_an_unreadable_message_does_not_stop_the_rest(broker, database, stopping, data):
+async def test_an_unreadable_message_becomes_a_dead_letter_and_does_not_stop_the_rest(
+    broker, database, stopping, data
+):
     call = uuid4()
     await broker.jetstream().publish("evt.call.completed", data)
     await publish(broker, call)
     assert [row["call_id"] for row in await processed(database, 1)] == [call]
     info = await broker.jetstream().consumer_info("CALL", "post-processing")
     assert info.num_redelivered == 0
+    dead = await broker.jetstream().get_last_msg("DEAD_LETTERS", "dead.evt.call.completed")
+    assert dead.data == data
+    assert dead.headers["Dead-Letter-Reason"]

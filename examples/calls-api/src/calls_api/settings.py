@@ -30,5 +30,11 @@ class Settings:
             nats_url=os.environ["CALLS_NATS_URL"],
             redis_url=os.environ["CALLS_REDIS_URL"],
             host=os.environ.get("CALLS_HOST", cls.host),
-            port=int(os.environ.get("CALLS_PORT", cls.port)),
+            port=_port(os.environ.get("CALLS_PORT") or str(cls.port)),
         )
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65_536):
+        raise SystemExit(f"calls-api: CALLS_PORT={text} is no port: use 1 to 65535")
+    return int(text)

@@ -24,11 +24,16 @@ create table if not exists calls (
 create index if not exists calls_unpublished on calls (ended_at)
     where ended_at is not null and published_at is null;
 create table if not exists transcripts (
-    call_id uuid primary key,
-    session_id text not null,
+    session_id text primary key,
+    call_id uuid not null,
     processing_status text not null,
-    processed_at timestamptz not null default now(),
-    effects integer not null default 1
+    processed_at timestamptz not null default now()
+);
+-- Not unique on purpose: an effect that was applied twice shows as a second row.
+create index if not exists transcripts_call_id on transcripts (call_id);
+create table if not exists inbox (
+    message_id text primary key,
+    handled_at timestamptz not null default now()
 );
 """
 
@@ -38,7 +43,9 @@ MIGRATION_LOCK = 7_302_001
 SELECT = """
 select c.call_id, c.phone_number, c.status, c.duration_seconds, c.failure_reason,
        c.started_at, c.ended_at, t.processed_at
-from calls c left join transcripts t using (call_id)
+from calls c left join lateral (
+    select min(processed_at) as processed_at from transcripts where call_id = c.call_id
+) t on true
 """
 
 
@@ -115,7 +122,7 @@ class CallStore:
         """Calls in the order of their ids, which is the order in which they started."""
         rows = await self._pool.fetch(
             f"{SELECT} where ($1::text is null or c.status = $1)"
-            " and ($2::boolean is null or (t.call_id is not null) = $2)"
+            " and ($2::boolean is null or (t.processed_at is not null) = $2)"
             " and ($3::uuid is null or c.call_id > $3)"
             " order by c.call_id limit $4",
             status and status.value,
@@ -128,10 +135,11 @@ class CallStore:
     async def summary(self) -> Summary:
         """The books: how many calls are at which step."""
         row = await self._pool.fetchrow(
-            "select count(*) as created, count(ended_at) as ended,"
-            " count(published_at) as published, count(t.call_id) as processed,"
-            " coalesce(sum(t.effects - 1), 0) as duplicate_effects"
-            " from calls left join transcripts t using (call_id)"
+            "select created, ended, published, processed, effects - processed as duplicate_effects"
+            " from (select count(*) as created, count(ended_at) as ended,"
+            " count(published_at) as published from calls) c,"
+            " (select count(distinct call_id) as processed, count(*) as effects"
+            " from transcripts) t"
         )
         return Summary.model_validate(dict(row or {}))
 

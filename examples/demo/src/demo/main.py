@@ -26,6 +26,8 @@ def main() -> None:
     instead) and SERVE (1: keep running afterwards) from the environment.
     """
     console = Console(soft_wrap=True)
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]  # meant for the user's own PostgreSQL; drivers would obey them here
     try:
         status = asyncio.run(_until_sigterm(console))
     except KeyboardInterrupt:
@@ -54,6 +56,8 @@ async def _run(console: Console) -> int:
         console.print(f"driving {workload.title} through {system.api_url}", highlight=False)
         books = await drive(system, workload, console=console)
         show_bad_lines(workload.bad, console)
+        if len(workload.bad) == workload.total:
+            raise UsageError("not one line of INPUT is a call: the reasons stand above")
         show_books(books, console)
         if not books.balance:
             console.print(f"calls-api wrote:\n{system.api.output()[-2000:]}", markup=False)
@@ -65,6 +69,8 @@ async def _run(console: Console) -> int:
 
 def _workload() -> Workload:
     if path := os.environ.get("INPUT"):
+        if Path(path).exists() and not Path(path).is_file():
+            raise UsageError(f"INPUT={path} is no file: give one with a JSON object per line")
         try:
             workload = from_file(Path(path))
         except OSError as error:

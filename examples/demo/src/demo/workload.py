@@ -41,6 +41,8 @@ class Workload:
     calls: Iterator[PlannedCall]
     bad: list[BadLine] = field(default_factory=list[BadLine])
     """The lines that were no calls, as far as has been read."""
+    read: bool = False
+    """Whether all of it has been read."""
 
 
 def generated(count: int, *, seed: int = 1) -> Workload:

@@ -10,7 +10,7 @@ import asyncpg
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 from nats.js.client import JetStreamContext
 
 from common.context import bind, extract, new_id
@@ -20,11 +20,15 @@ logger = logging.getLogger(__name__)
 BATCH = 50
 ACK_WAIT_SECONDS = 5.0
 
-# One statement: the record and the count of its effects. A redelivered event whose record
-# exists changes nothing; `effects` would show if it did.
+DEAD_LETTERS = StreamConfig(name="DEAD_LETTERS", subjects=["dead.>"])
+
+# One statement, so the inbox's mark and the effect commit together: a redelivered event
+# finds its mark and has no effect.
 WRITE = """
-insert into transcripts (call_id, session_id, processing_status)
-values ($1, $2, $3) on conflict (call_id) do nothing
+with unseen as (
+    insert into inbox (message_id) values ($1) on conflict do nothing returning message_id
+)
+insert into transcripts (session_id, call_id, processing_status) select $2, $3, $4 from unseen
 """
 
 
@@ -48,6 +52,7 @@ class Worker:
         pause = 0.1
         while not stopping.is_set():
             try:
+                await self._jetstream.add_stream(DEAD_LETTERS)
                 subscription = await self._jetstream.pull_subscribe(
                     "evt.call.completed",
                     durable="post-processing",
@@ -83,12 +88,17 @@ class Worker:
         with bind(extract(message.headers or {})):
             try:
                 call_id = UUID(str(json.loads(message.data)["call_id"]))
-            except (ValueError, KeyError, TypeError) as error:
-                # It will never become readable: say so and let it go.
-                logger.error(  # noqa: TRY400
-                    json.dumps({"event": "unreadable message", "error": type(error).__name__})
-                )
-                await message.term()
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                await self._bury(message, reason=type(error).__name__)
                 return
-            await self._pool.execute(WRITE, call_id, new_id(), "completed")
+            message_id = (message.headers or {}).get("Nats-Msg-Id", str(call_id))
+            await self._pool.execute(WRITE, message_id, new_id(), call_id, "completed")
             await message.ack()
+
+    async def _bury(self, message: Msg, *, reason: str) -> None:
+        """Store a message that will never be readable as a dead letter, and only then let it go."""
+        headers = {**(message.headers or {}), "Dead-Letter-Reason": reason}
+        headers.pop("Nats-Msg-Id", None)
+        await self._jetstream.publish(f"dead.{message.subject}", message.data, headers=headers)
+        logger.error(json.dumps({"event": "dead letter", "reason": reason}))
+        await message.term()
