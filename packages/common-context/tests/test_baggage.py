@@ -100,6 +100,17 @@ def test_hostile_values_and_keys_cannot_break_the_header():
     assert header == "a=1%0D%0ASet-Cookie:%20x,b=2%2Cc=3%3Bd,f=?"
 
 
+@pytest.mark.parametrize(
+    "properties", ["ttl=5\r\nX-Evil: 1", "ttl=5\n", "a,b=1", "a b", "=1", "a;", ";", 'a="1"', "a=ä"]
+)
+def test_hostile_properties_are_refused_and_never_written(properties):
+    with pytest.raises(ValueError, match="separated by ';'"):
+        BaggageValue("v", properties)
+    value = BaggageValue("v", "ttl=5")
+    value.properties = properties
+    assert format_baggage({"a": value, "b": "1"}) == "a=v,b=1"
+
+
 TOKENS = st.from_regex(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,10}", fullmatch=True)
 
 

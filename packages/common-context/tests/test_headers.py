@@ -1,13 +1,14 @@
 # Misuse on purpose, and values known to be there:
-# pyright: reportOptionalOperand=false
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportOptionalOperand=false
 
+import contextlib
 from collections.abc import MutableMapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.context import Context, Trace, bind, deadline, extract, inject, valid_id
+from common.context import BaggageValue, Context, Trace, bind, deadline, extract, inject, valid_id
 from common.context._context import current
 
 TRACE = Trace("12345678901234567890123456789012", "1234567890123456", 3, (("foo", "1"),))
@@ -24,6 +25,8 @@ FULL = Context(
 WRITTEN = {
     "X-Request-ID": "r-1",
     "X-Correlation-ID": "c-1",
+    "X-Service-Name": "orders",
+    "X-Trace-ID": "12345678901234567890123456789012",
     "traceparent": "00-12345678901234567890123456789012-1234567890123456-03",
     "tracestate": "foo=1",
     "baggage": "plan=gold%20plus",
@@ -94,9 +97,44 @@ def test_lists_keep_their_kind_of_pairs():
     assert inject([], context=FULL, raw=True)[0] == (b"x-request-id", b"r-1")
 
 
-def test_an_id_that_would_break_the_header_is_not_written():
-    context = Context(request_id="a\r\nSet-Cookie: b", correlation_id="x" * 129)
-    assert inject({}, context=context) == {}
+def test_what_would_break_the_header_is_not_written():
+    evil = "a\r\nSet-Cookie: b"
+    with bind(request_id=evil, correlation_id="x" * 129, service=evil, tenant=evil, user=evil):
+        assert inject({}) == {}
+
+
+@given(st.text() | st.text(st.sampled_from("a=;,\r\n\0\t é")), st.data())
+def test_nothing_in_the_context_can_bring_control_characters_into_headers(text, data):
+    baggage = {"a": text}
+    with contextlib.suppress(ValueError):
+        baggage["b"] = BaggageValue("1", text)
+    value = BaggageValue("1", "ttl=5")
+    value.properties = text
+    baggage["c"] = value
+    trace = TRACE
+    with contextlib.suppress(ValueError):
+        trace = TRACE.with_state("a", text)
+    fields = ("request_id", "correlation_id", "service", "tenant", "user")
+    chosen = data.draw(st.sets(st.sampled_from(fields)))
+    with bind(FULL, baggage=baggage, trace=trace, **dict.fromkeys(chosen, text)):
+        for name, sent in inject({}).items():
+            assert name in WRITTEN
+            assert all(" " <= character <= "~" or character == "\t" for character in sent)
+
+
+def test_headers_of_starlette_are_written_to():
+    headers = pytest.importorskip("starlette.datastructures").MutableHeaders(
+        raw=[(b"x-request-id", b"old"), (b"accept", b"a"), (b"x-request-id", b"older")]
+    )
+    assert inject(headers, context=FULL) is headers
+    sent = {name.lower().encode(): value.encode() for name, value in WRITTEN.items()}
+    assert headers.raw == [(b"accept", b"a"), *sent.items()]
+
+
+def test_neither_the_callers_name_nor_a_lone_trace_id_is_believed():
+    context = extract({"X-Service-Name": "billing", "X-Trace-ID": TRACE.trace_id})
+    assert context.service is None
+    assert context.trace.trace_id != TRACE.trace_id
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 import asyncio
 import concurrent.futures
+import contextvars
 import gc
+import sys
+import threading
 import time
 import weakref
 
@@ -216,6 +219,16 @@ def test_failure_without_an_exception(recorder):
     assert (op.outcome, op.error_code) == ("error", "HANDLED")
     assert op.error_type == f"{__name__}.Coded"
     assert recorder.error is handled
+
+
+@pytest.mark.parametrize("code", ["a b", "line\nbreak", "", "x" * 129, 503])
+def test_a_failures_code_is_bounded_as_that_of_an_exception(recorder, code):
+    with operation("http.server", "GET /orders") as op:
+        op.fail(code)
+    assert (op.outcome, op.error_code) == ("error", None)
+    with operation("http.server", "GET /orders") as op:
+        op.fail(code, error=Coded("HANDLED"))
+    assert op.error_code == "HANDLED"
 
 
 def test_cancellation_without_an_exception(recorder):
@@ -488,6 +501,53 @@ def test_an_observer_cannot_be_registered_twice_at_a_time():
     with observe(recorder), operation("db", "a"):
         pass
     assert len(recorder.ops) == 1
+
+
+def test_observers_that_come_and_go_in_many_threads_at_once_are_all_kept():
+    start = threading.Barrier(8)
+
+    def register(_):
+        start.wait()
+        pairs = [(observe(each), each) for each in (Recorder() for _ in range(50))]
+        for observation, _recorder in pairs[::2]:
+            observation.close()
+        return pairs[1::2]
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            kept = [each for part in threads.map(register, range(8)) for each in part]
+    finally:
+        sys.setswitchinterval(interval)
+    try:
+        with operation("db", "a"):
+            pass
+        assert [len(recorder.ops) for _, recorder in kept] == [1] * 200
+    finally:
+        for observation, _ in kept:
+            observation.close()
+
+
+async def test_a_task_that_an_observer_starts_is_unobserved_for_its_whole_life():
+    tasks = []
+
+    async def work():
+        await asyncio.sleep(0)
+        with operation("db", "mine") as op:
+            return op.recording
+
+    class Starter(Recorder):
+        def on_start(self, op):
+            tasks.append(asyncio.create_task(work()))
+            tasks.append(asyncio.create_task(work(), context=contextvars.Context()))
+            # Only for the first: the second task's operation would start others without end.
+            self.on_start = lambda op: None
+
+    with observe(Starter()):
+        with operation("db", "a"):
+            pass
+        assert await asyncio.gather(*tasks) == [False, True]
 
 
 class Incomplete:

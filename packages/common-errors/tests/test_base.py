@@ -177,6 +177,18 @@ def test_an_instance_overrides_code_and_status_without_touching_the_class():
     assert (ConflictError.code, ConflictError.status) == ("CONFLICT", 409)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        *(({"code": code}, "use capitals") for code in ("bad code!", "lower", "", "A\n", 7)),
+        *(({"status": status}, "give an HTTP") for status in (999, 0, 99, 600, -1, 404.0, "404")),
+    ],
+)
+def test_an_instance_keeps_to_the_rules_of_its_class(wrong, hint):
+    with pytest.raises(ValueError, match=hint):
+        ConflictError("Taken", **wrong)
+
+
 def test_without_a_message_the_default_message_or_the_code_speaks():
     assert str(errors.UnauthorizedError()) == "Authentication required"
     assert str(NotFoundError()) == "Not found"

@@ -22,6 +22,9 @@ class BaggageValue(str):
     Attributes:
         properties: What followed the value, as received: ``"ttl=5;private"``. Its meaning is
             up to those who use it.
+
+    Raises:
+        ValueError: If the properties break the format of the header.
     """
 
     __slots__ = ("properties",)
@@ -30,6 +33,11 @@ class BaggageValue(str):
 
     def __new__(cls, value: str, properties: str = "") -> Self:
         """Make a value; ``properties`` are sent on as they are."""
+        if properties and not _valid_properties(properties):
+            raise ValueError(
+                f"baggage cannot hold the properties {properties!r}: write key or key=value, "
+                "separated by ';', with values percent-encoded"
+            )
         self = super().__new__(cls, value)
         self.properties = properties
         return self
@@ -64,7 +72,7 @@ def parse_baggage(headers: str | Iterable[str]) -> dict[str, str]:
         key, value = key.rstrip(" \t"), value.lstrip(" \t")
         if not equals or not valid_key(key) or not _OCTETS.issuperset(value):
             continue
-        if not all(map(_valid_property, properties)):
+        if properties and not _valid_properties(";".join(properties)):
             continue
         baggage.pop(key, None)
         baggage[key] = _decoded(value, ";".join(properties))
@@ -76,6 +84,8 @@ def parse_baggage(headers: str | Iterable[str]) -> dict[str, str]:
 def format_baggage(baggage: Mapping[str, str]) -> str:
     """Return the header; members beyond 64, or beyond 8,192 bytes in all, are left out whole.
 
+    So are keys that are not tokens, and properties that break the format.
+
     Example:
         >>> format_baggage({"userId": "alice", "serverNode": "DF 28"})
         'userId=alice,serverNode=DF%2028'
@@ -85,7 +95,7 @@ def format_baggage(baggage: Mapping[str, str]) -> str:
     for key, value in baggage.items():
         member = f"{key}={_encoded(value)}"
         properties = getattr(value, "properties", "")
-        if properties:
+        if properties and _valid_properties(properties):  # they may be assigned to
             member = f"{member};{properties}"
         if len(members) < MAX_MEMBERS and len(member) < room and valid_key(key):
             members.append(member)
@@ -93,9 +103,12 @@ def format_baggage(baggage: Mapping[str, str]) -> str:
     return ",".join(members)
 
 
-def _valid_property(text: str) -> bool:
-    key, _, value = text.partition("=")
-    return valid_key(key.rstrip(" \t")) and _OCTETS.issuperset(value.lstrip(" \t"))
+def _valid_properties(text: str) -> bool:
+    for each in text.split(";"):
+        key, _, value = each.partition("=")
+        if not valid_key(key.strip(" \t")) or not _OCTETS.issuperset(value.strip(" \t")):
+            return False
+    return True
 
 
 def _decoded(value: str, properties: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from _thread import RLock
+
 TYPE_CHECKING = False  # importing typing costs more than this whole package
 if TYPE_CHECKING:
     from typing import Protocol, Self
@@ -15,7 +18,10 @@ class Observer(Protocol):
     """Is told about operations, in the task or thread in which they happen.
 
     Both methods are plain functions that return quickly and never block. What they raise is
-    counted and ignored. Operations that they start themselves are not observed.
+    counted and ignored. Operations that they start themselves are not observed, nor are those
+    of a task or thread that inherits their context: a task started in ``on_start`` or
+    ``on_end`` stays unobserved for its whole life. Start workers beforehand and hand them what
+    there is to do by a queue, or give the task an empty `contextvars.Context`.
     """
 
     def on_start(self, op: Operation, /) -> None:
@@ -42,7 +48,8 @@ class Observation:
     def close(self) -> None:
         """Stop observing; operations under way are still reported to their end. Idempotent."""
         global active  # noqa: PLW0603
-        active = tuple(each for each in active if each is not self)
+        with _lock:
+            active = tuple(each for each in active if each is not self)
 
     def __enter__(self) -> Self:
         return self
@@ -54,6 +61,17 @@ class Observation:
 # One immutable tuple, replaced as a whole: an operation keeps the one it started with.
 active: tuple[Observation, ...] = ()
 _failures = 0
+
+
+def _renew() -> None:
+    global _lock  # noqa: PLW0603 - a forked child must not wait for a thread that it lacks
+    _lock = RLock()
+
+
+# Reentrant: the collector may end an operation, whose observer fails, while it is held.
+_lock = RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 
 
 def observe(observer: Observer) -> Observation:
@@ -77,10 +95,13 @@ def observe(observer: Observer) -> Observation:
                 f"{type(observer).__name__}.{name} must be a plain function that takes the "
                 "operation; hand longer work to a queue"
             )
-    if any(each.observer is observer for each in active):
-        raise ValueError(f"{observer!r} observes already: close its first observation")
     observation = Observation(observer)
-    active = (*active, observation)
+    with _lock:
+        known = any(each.observer is observer for each in active)
+        if not known:
+            active = (*active, observation)
+    if known:
+        raise ValueError(f"{observer!r} observes already: close its first observation")
     return observation
 
 
@@ -117,5 +138,6 @@ def notify_end(op: Operation, observations: tuple[Observation, ...]) -> None:
 
 def _count(observation: Observation) -> None:
     global _failures  # noqa: PLW0603
-    _failures += 1
-    observation.failures += 1
+    with _lock:
+        _failures += 1
+        observation.failures += 1

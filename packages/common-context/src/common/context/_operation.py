@@ -54,7 +54,7 @@ class Operation:
         outcome: ``"ok"``, ``"error"`` or ``"cancelled"``; ``None`` until it ended.
         error: The exception that ended it, while observers are told; afterwards ``None``.
         error_type: Name of the exception's class, with its module unless built in.
-        error_code: The exception's ``code``, if it has one that is a string.
+        error_code: The exception's ``code``, if it has one that is a `valid_id`.
         recording: Whether anybody is told about it; if not, do not compute attributes for it.
     """
 
@@ -110,12 +110,13 @@ class Operation:
         """Make it an error although the body raises nothing, as for a response with status 500.
 
         Args:
-            code: Becomes ``error_code``.
+            code: Becomes ``error_code`` if it is a `valid_id`, since it becomes the label of a
+                metric; anything else is ignored.
             error: The exception that was handled, if there was one.
         """
         self._failed = "error"
         self.error = error
-        self.error_code = code
+        self.error_code = _bounded(code)
 
     def cancel(self) -> None:
         """Make it neither success nor failure, as when the client went away."""
@@ -301,5 +302,9 @@ def _code_of(error: BaseException) -> str | None:
         code = getattr(error, "code", None)
     except Exception:  # noqa: BLE001 - a foreign property may raise anything
         return None
+    return _bounded(code)
+
+
+def _bounded(code: object) -> str | None:
     # It becomes the label of a metric.
     return code if isinstance(code, str) and valid_id(code) else None

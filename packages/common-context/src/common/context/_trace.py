@@ -53,6 +53,8 @@ class Trace(Frozen):
             raise ValueError(
                 "a trace id is 32 and a span id 16 lowercase hexadecimal digits, not all zero"
             )
+        # The caller's list could change after the check.
+        tracestate = tuple((key, value) for key, value in tracestate)
         if not all(valid_member(key, value) for key, value in tracestate):
             raise ValueError("a member of the tracestate is malformed: see Trace.with_state")
         assign = object.__setattr__

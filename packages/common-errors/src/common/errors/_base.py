@@ -12,7 +12,7 @@ from common.errors._json import json_safe, json_safe_mapping, safe_text
 TYPE_CHECKING = False  # importing typing costs more than this whole package
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, ClassVar
+    from typing import Any, ClassVar, TypeGuard
 
     from common.errors._json import JsonValue
 
@@ -48,6 +48,7 @@ class AppError(DeclaredError):
     Raises:
         TypeError: On declaring a class with a ``code`` that another class has already (at
             import of that class), or on unknown or missing arguments.
+        ValueError: If the ``code`` or ``status`` given to an instance is malformed.
     """
 
     code = "INTERNAL_ERROR"
@@ -65,14 +66,18 @@ class AppError(DeclaredError):
         super().__init_subclass__(**options)
         if "code" in cls.__dict__:
             _claim(cls.code, cls)
-        if not 100 <= cls.status <= 599:
-            raise TypeError(f"{cls.__qualname__}.status is {cls.status}: give an HTTP status")
+        if not _is_status(cls.status):
+            raise TypeError(f"{cls.__qualname__}.status is {cls.status!r}: {_STATUS_RULE}")
 
     def _settle(self) -> None:
         own: dict[str, Any] = {name: self.__dict__.pop(name) for name in _OWN}
         if own["_code"] is not None:
+            if not _is_code(own["_code"]):
+                raise ValueError(f"code={own['_code']!r} is no error code: {_CODE_RULE}")
             self.code = own["_code"]
         if own["_status"] is not None:
+            if not _is_status(own["_status"]):
+                raise ValueError(f"status={own['_status']!r} is no HTTP status: {_STATUS_RULE}")
             self.status = own["_status"]
         if own["_cause"] is not None:
             self.__cause__ = own["_cause"]
@@ -113,7 +118,17 @@ class AppError(DeclaredError):
 
 
 _OWN = ("_message", "_code", "_status", "_details", "_cause")
+_CODE_RULE = "use capitals, digits and _, such as ORDER_CLOSED"
+_STATUS_RULE = "give an HTTP status, 100 to 599"
 _owners: dict[str, tuple[str, str, str]] = {}
+
+
+def _is_code(code: object) -> TypeGuard[str]:
+    return isinstance(code, str) and code.isascii() and code.isidentifier() and code.isupper()
+
+
+def _is_status(status: object) -> bool:
+    return isinstance(status, int) and 100 <= status <= 599
 
 
 def _claim(code: object, cls: type[AppError]) -> None:
@@ -122,11 +137,8 @@ def _claim(code: object, cls: type[AppError]) -> None:
     Classes are compared by the file and the name they come from, so that reloading a module
     and running it as ``__main__`` beside importing it are not taken for a second class.
     """
-    if not isinstance(code, str) or not (code.isascii() and code.isidentifier() and code.isupper()):
-        raise TypeError(
-            f"{cls.__module__}.{cls.__qualname__}.code is {code!r}: use capitals, digits and _, "
-            "such as ORDER_CLOSED"
-        )
+    if not _is_code(code):
+        raise TypeError(f"{cls.__module__}.{cls.__qualname__}.code is {code!r}: {_CODE_RULE}")
     file = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
     name = f"{cls.__module__}.{cls.__qualname__}"
     other = _owners.setdefault(code, (file, cls.__qualname__, name))

@@ -85,8 +85,8 @@ def classify_http(
     Args:
         status: The HTTP status, 300 or above.
         service: Name of the other service.
-        endpoint: What was called; credentials, query and fragment are cut off, since they may
-            hold secrets.
+        endpoint: What was called. Of a URL only the path is kept: the rest may hold secrets,
+            and which hosts there are inside is not for the caller of the API to see.
         error: The other service's own error code.
         message: What happened, for the caller; by default names the service and the status.
         retry_after: The ``Retry-After`` header, see `parse_retry_after`. It is kept as
@@ -112,7 +112,7 @@ def classify_http(
         "upstream_service": service,
         "upstream_status": status,
         "upstream_error": error,
-        "endpoint": None if endpoint is None else _without_secrets(endpoint),
+        "endpoint": None if endpoint is None else _path(endpoint),
     }
     facts = {name: fact for name, fact in facts.items() if fact is not None}
     message = message or f"{service or 'The upstream service'} answered with HTTP status {status}"
@@ -181,10 +181,9 @@ def _http_date(text: str) -> datetime | None:
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-def _without_secrets(endpoint: str) -> str:
+def _path(endpoint: str) -> str:
     bare = endpoint.partition("?")[0].partition("#")[0]
     scheme, slashes, rest = bare.partition("//")
     if not slashes or not (scheme == "" or scheme.endswith(":")):
         return bare
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}//{authority.rpartition('@')[2]}{slash}{path}"
+    return f"/{rest.partition('/')[2]}"

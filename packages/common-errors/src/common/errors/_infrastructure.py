@@ -64,7 +64,7 @@ class UpstreamServiceError(InfrastructureError):
         upstream_service: Name of the service.
         upstream_status: HTTP status it answered with.
         upstream_error: Its own error code.
-        endpoint: What was called, without its query.
+        endpoint: What was called, for the caller to see: a path without host and query.
     """
 
     code = "UPSTREAM_SERVICE_ERROR"
