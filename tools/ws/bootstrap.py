@@ -39,7 +39,8 @@ CLEANED = (
     ".hypothesis",
 )
 
-# What uv and pip print, and what the reader should do about it. First match wins.
+# What uv and pip print, and what the reader should do about it (\1: the pattern's group).
+# First match wins.
 REMEDIES = (
     (
         r"No space left on device|os error 28|Errno 28",
@@ -60,10 +61,18 @@ REMEDIES = (
     ),
     (
         r"Could not connect|dns error|[Ff]ailed to (fetch|lookup)|Network is unreachable|Connection refused|timed out"
-        r"|tcp connect error|NewConnectionError|error sending request|Name or service not known|Could not find a version"
-        r"|No matching distribution",
+        r"|tcp connect error|NewConnectionError|error sending request|Name or service not known",
         "the package index cannot be reached: check the network or proxy, or name a mirror with UV_INDEX_URL "
         "(and PIP_INDEX_URL while uv itself is missing), then run it again",
+    ),
+    (
+        r"No matching distribution",  # pip says the same of an index that refuses it and of one without a wheel
+        "pip found no uv for this machine: the package index cannot be reached (check the network or proxy, or name "
+        "a mirror with PIP_INDEX_URL), or it has none for this platform (install uv yourself, so that it is on PATH)",
+    ),
+    (
+        r"Workspace member `([^`]+)` is missing a `pyproject.toml`",
+        r"\1 has no pyproject.toml: remove the folder if another branch left it behind, or add the file",
     ),
     (
         r"ensurepip is not available|No module named '?(venv|ensurepip)",
@@ -112,9 +121,11 @@ def run(command, environment, first):
         where = " (details: %s)" % os.path.relpath(log, ROOT)
     except OSError:
         where = ""
+    unwrapped = " ".join(output.split())  # uv breaks its lines at $COLUMNS
     for pattern, remedy in REMEDIES:
-        if re.search(pattern, output):
-            stop(remedy + where)
+        found = re.search(pattern, unwrapped)
+        if found:
+            stop(found.expand(remedy) + where)
     sys.stderr.write(output)
     stop("setting up the environment failed, see above" + where)
 

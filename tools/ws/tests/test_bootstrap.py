@@ -120,19 +120,40 @@ def test_without_an_index_the_packages_cannot_be_fetched(checkout, tmp_path):
     assert "127.0.0.1:9" in (checkout / ".uv/setup.log").read_text("utf-8")
 
 
-def test_without_an_index_uv_itself_cannot_be_fetched(checkout):
-    line = only_line(
-        run(
-            checkout,
-            PATH="/usr/bin:/bin",
-            PIP_INDEX_URL=CLOSED,
-            PIP_RETRIES="0",
-            PIP_NO_CACHE_DIR="1",
-            PIP_FIND_LINKS="",
-        )
-    )
-    assert "the package index cannot be reached" in line
+@pytest.fixture
+def without_uv(checkout, tmp_path, monkeypatch):
+    """How bootstrap ends where no uv is on PATH, under these settings of pip."""
+
+    def end(settings: dict[str, str]) -> str:
+        for name in [name for name in os.environ if name.startswith("PIP_")]:
+            monkeypatch.delenv(name)
+        for name, value in {"PIP_CONFIG_FILE": os.devnull, **settings}.items():
+            monkeypatch.setenv(name, value)
+        return only_line(run(checkout, PATH=str(tmp_path)))
+
+    return end
+
+
+def test_without_an_index_uv_itself_cannot_be_fetched(without_uv):
+    line = without_uv({"PIP_INDEX_URL": CLOSED, "PIP_RETRIES": "1", "PIP_NO_CACHE_DIR": "1"})
+    assert line.startswith("common: the package index cannot be reached")
     assert "PIP_INDEX_URL" in line
+
+
+def test_where_there_is_no_uv_for_the_platform_both_causes_are_named(without_uv, tmp_path):
+    (tmp_path / "uv-99.0.0-py3-none-plan9_mips.whl").write_bytes(b"")
+    line = without_uv({"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)})
+    assert "pip found no uv for this machine" in line
+    assert "PIP_INDEX_URL" in line
+    assert "none for this platform (install uv yourself" in line
+
+
+def test_a_folder_that_another_branch_left_is_named(checkout):
+    left = checkout / "packages/common-junk"
+    (left / "src").mkdir(parents=True)
+    (left / "src/a.py").write_text("", "utf-8")
+    line = only_line(run(checkout, UV=uv(), COLUMNS="60"))
+    assert f"common: {left} has no pyproject.toml: remove the folder" in line
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ FACADE = "packages/common-zoo/src/common/zoo/__init__.py"
         ('__all__ = ["a", "b"]\na: int = 1', "__all__ has b, which it does not define"),
         ('__all__ = ["a", "a"]\na = 1', "__all__ has a more than once"),
         ("x = 1", "has no __all__"),
+        ('__all__ = ["a"]\na = 1\n__all__ += ["b"]', "__all__ is changed on line 3"),
+        ('__all__ = ["a"]\na = 1\n__all__ = __all__ + []', "__all__ is changed on line 3"),
+        ('__all__ = ["a"]\na = 1\nif a:\n    __all__.append("b")', "changed on line 4"),
         ("__all__ = [name for name in dir()]", "has no __all__"),
         ("def broken(:", "line 1"),
         (
@@ -39,6 +42,7 @@ def test_a_facade_lists_its_public_names_in_order(scratch, complaints, text, pro
             "if TYPE_CHECKING:\n    from common.zoo._x import a\ndef __getattr__(name): ..."
         ),
         '__all__ = ["a"]\ntry:\n    from common.zoo._x import a\nexcept ImportError:\n    a = None',
+        '__all__ = ["a"]\na = 1\ndef __dir__(): return list(__all__)',
         "__all__: list[str] = []\nfrom common.zoo._x import a as _a",
     ],
 )

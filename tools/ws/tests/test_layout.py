@@ -1,3 +1,6 @@
+import shutil
+
+import pytest
 from ws._layout import layout, wheels
 
 
@@ -35,6 +38,31 @@ def test_a_missing_package_is_reported(scratch, complaints):
 def test_a_folder_has_the_name_of_its_distribution(scratch, complaints):
     (scratch.root / "packages/common-other").rename(scratch.root / "packages/other")
     assert "common-other: lies in packages/other" in complaints(layout)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("common-class", "'common-class' is no name for a package"),
+        ("common-3d", "'common-3d' is no name for a package"),
+        ("common-zoo-sub", "common-zoo-sub and common-zoo cannot both exist: common.zoo would"),
+    ],
+)
+def test_a_name_that_cannot_be_imported_is_reported_once(scratch, complaints, name, problem):
+    leaf = name.replace("-", "/")
+    shutil.copytree(scratch.root / "packages/common-other", scratch.root / "packages" / name)
+    scratch.change(f"packages/{name}/pyproject.toml", "common-other", name)
+    source = scratch.root / "packages" / name / "src"
+    (source / leaf).parent.mkdir(parents=True, exist_ok=True)
+    (source / "common/other").rename(source / leaf)
+    (found,) = complaints(layout)
+    assert problem in found
+    assert "fix: rename the distribution" in found
+
+
+def test_soft_keywords_are_names(scratch, complaints):
+    scratch.new("common-match")
+    assert complaints(layout) == []
 
 
 def test_changelog_fragments_have_a_known_type_and_say_something(scratch, complaints):

@@ -98,6 +98,8 @@ def test_the_layer_can_be_given(scratch):
         ("common_foo", "use common-<words>"),
         ("common-../../evil", "use common-<words>"),
         ("common", "use common-<words>"),
+        ("common-class", "none of them a keyword of Python"),
+        ("common-async-db", "none of them a keyword of Python"),
         ("common-zoo", "exists already"),
         ("common-zoo-inner", "cannot both exist"),
         ("common-pets", "cannot both exist"),

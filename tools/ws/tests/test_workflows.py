@@ -36,6 +36,18 @@ def test_a_workflow_that_is_no_yaml_is_reported(scratch, complaints):
     assert ".github/workflows/ci.yml: " in complaints(workflows)[0]
 
 
+def test_dependabot_has_its_own_schema(scratch, complaints):
+    file = ".github/dependabot.yml"
+    update = "package-ecosystem: uv, directory: /, schedule: {interval: weekly}"
+    scratch.write(file, f"version: 2\nupdates: [{{{update}}}]\n")
+    assert complaints(workflows) == []
+    scratch.write(".github/workflows/ci.yml", GOOD.replace("runs-on", "run-on"))
+    scratch.change(file, "weekly", "sometimes")
+    found = complaints(workflows)
+    assert {one.partition(":")[0] for one in found} == {file, ".github/workflows/ci.yml"}
+    assert "sometimes" in found[0]
+
+
 def test_an_injection_is_found_without_the_network(scratch, complaints):
     title = "echo ${{ github.event.pull_request.title }}"
     scratch.write(".github/workflows/ci.yml", GOOD.replace("make test", title))

@@ -31,6 +31,9 @@ def _problems(text: str, inside: str | None) -> Iterator[tuple[str, str]]:
     if listed is None:
         yield "has no __all__ that is a plain list of strings", "write __all__ = [...]"
         return
+    if changed := sorted(_touched(tree))[1:]:
+        where = ", ".join(map(str, changed))
+        yield f"__all__ is changed on line {where}", "write it once, as one plain list of strings"
     names = [name for _, name in listed]
     offered, bound = _bound(tree, inside)
     if missing := sorted(offered - set(names)):
@@ -60,6 +63,19 @@ def _listed(tree: ast.Module) -> list[tuple[int, str]] | None:
             case _:
                 pass
     return None
+
+
+def _touched(tree: ast.Module) -> Iterator[int]:
+    """Lines that assign `__all__`, add to it or call a method of it."""
+    for node in ast.walk(tree):
+        match node:
+            case (
+                ast.Name(id="__all__", ctx=ast.Store())
+                | ast.Attribute(value=ast.Name(id="__all__"))
+            ):
+                yield node.lineno
+            case _:
+                pass
 
 
 def _groups(listed: list[tuple[int, str]], lines: list[str]) -> Iterator[list[str]]:

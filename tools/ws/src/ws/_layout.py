@@ -3,18 +3,43 @@
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from keyword import iskeyword
 from pathlib import Path, PurePosixPath
 
 from hatchling.builders.wheel import WheelBuilder
 
 from ws._workspace import Failure, Member, Workspace
 
+_NAME = re.compile(r"common(-[a-z][a-z0-9]*)+")
+
+
+def unusable(name: str, others: Iterable[str]) -> str | None:
+    """Why a package beside these others cannot have this name; None when it can."""
+    if not _NAME.fullmatch(name) or any(map(iskeyword, name.split("-"))):
+        return (
+            f"{name!r} is no name for a package: use common-<words>, lower case, none of them a "
+            "keyword of Python, such as common-foo or common-db-foo"
+        )
+    for other in others:
+        if other.startswith(name + "-") or name.startswith(other + "-"):
+            outer, inner = sorted((name, other), key=len)
+            return (
+                f"{name} and {other} cannot both exist: {outer.replace('-', '.')} would have "
+                f"to be a package and, for {inner}, a namespace; choose another name"
+            )
+    return None
+
 
 def layout(workspace: Workspace) -> Iterator[Failure]:
     """Namespace folders, the leaf package, and the fragments of the changelog."""
     types = [one["directory"] for one in workspace.pyproject["tool"]["towncrier"]["type"]]
+    earlier: list[str] = []  # so that of two names which clash, one is reported
     for member in workspace.packages:
+        if reason := unusable(member.name, earlier):
+            fix = "rename the distribution, its folder and the folders under src"
+            yield Failure(member.name, reason, fix)
+        earlier.append(member.name)
         if member.path.name != member.name:
             fix = "give the folder the distribution's name"
             yield Failure(member.name, f"lies in packages/{member.path.name}", fix)

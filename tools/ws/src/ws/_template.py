@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ws._layout import unusable
 from ws._workspace import Failure, Member, Workspace, WorkspaceError
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "template"
 RELEASES = "<!-- releases -->\n"
-_NAME = re.compile(r"common(-[a-z][a-z0-9]*)+")
 # What a package says for itself; "classifiers" may add to the template's.
 _OWNED = {
     "project.version",
@@ -42,20 +42,10 @@ def new(workspace: Workspace, name: str, *, layer: int | None, description: str 
         WorkspaceError: If the name or the description cannot be used.
     """
     folder = workspace.root / "packages" / name
-    if not _NAME.fullmatch(name):
-        raise WorkspaceError(
-            f"{name!r} is no name for a package: use common-<words>, lower case, "
-            "such as NAME=common-foo or NAME=common-db-foo"
-        )
+    if reason := unusable(name, [member.name for member in workspace.packages]):
+        raise WorkspaceError(reason)
     if name in workspace.members or folder.exists():
         raise WorkspaceError(f"{name} exists already: choose another name")
-    for member in workspace.packages:
-        if member.name.startswith(name + "-") or name.startswith(member.name + "-"):
-            inner, outer = sorted((name, member.name), key=len, reverse=True)
-            raise WorkspaceError(
-                f"{name} and {member.name} cannot both exist: {outer.replace('-', '.')} would have "
-                f"to be a package and, for {inner}, a namespace; choose another name"
-            )
     text = (description or f"What {name.replace('-', '.')} is for, in one line.").strip()
     text += "" if text.endswith(".") else "."
     if len(text) > 90 or re.search(r'["\\{}\n]', text):
