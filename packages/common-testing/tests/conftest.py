@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from common.testing import _places
+
 
 class Place:
     """A folder for one test's servers, an environment that leads there, a look at what is left."""
@@ -71,7 +73,8 @@ def place(monkeypatch):
         pytest.skip("needs /proc to see processes")
     # Not tmp_path: servers that run as another user must be able to enter, and pytest
     # closes its own folder to others whenever a session starts.
-    with tempfile.TemporaryDirectory(prefix="place-") as root:
+    base = _places.base_directory(memory=True, everybody=True, executable=True)
+    with tempfile.TemporaryDirectory(prefix="place-", dir=base) as root:
         Path(root).chmod(0o755)
         directory = Path(root).resolve() / "servers"
         directory.mkdir(mode=0o755)

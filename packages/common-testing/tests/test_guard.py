@@ -22,6 +22,14 @@ async def main():
 asyncio.run(main())
 """
 
+HOLDER = """
+from pathlib import Path
+from common.testing import _client
+lock = _client.hold(Path({!r}))
+print('held', flush=True)
+input()
+"""
+
 
 def sleeper():
     return ManagedProcess(sys.executable, "-c", SLEEPER, ready="up")
@@ -105,14 +113,46 @@ async def test_a_polite_end_of_the_guard_removes_everything(place):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="death signals exist on Linux only")
-async def test_the_server_dies_with_a_killed_guard_and_the_next_guard_sweeps(place, monkeypatch):
+async def test_the_server_dies_with_a_killed_guard_and_its_user_removes_the_directory(place):
     process = sleeper()
     await process.start()
-    left = process.directory
     os.kill(guard_of(process.pid), signal.SIGKILL)
     place.wait(lambda: not place.processes(), place.processes)
+    with pytest.raises(ServerError, match="the guard process is gone"):
+        process.kill()
+    assert process.directory.exists()
     await process.close()
-    assert left.exists()
+    assert place.files() == []
+
+
+async def test_a_killed_guards_directory_stays_while_others_hold_it_or_if_it_is_anothers(place):
+    guard = await _client.GuardClient.launch([place.directory], name="shared")
+    assert guard is not None
+    guard._control.close()  # as if the guard were gone
+    with place.python(HOLDER.format(str(guard.directory)), stdin=-1) as holder:
+        assert holder.stdout.readline() == "held\n"
+        guard._remove_directories()
+        assert guard.directory.exists()
+        holder.communicate("\n", timeout=20)
+    guard.directory.rename(place.directory / "moved")
+    guard.directory.mkdir()
+    (guard.directory / _guard.LOCK).touch()
+    guard._remove_directories()
+    assert guard.directory.exists()
+    shutil.rmtree(place.directory / "moved")
+    guard.leave()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="death signals exist on Linux only")
+async def test_what_a_killed_guard_and_its_killed_user_left_is_swept_by_the_next(place):
+    with place.python(USER.format(what=SERVICE, more="")) as user:
+        guard = guard_of(int(user.stdout.readline()))
+        user.send_signal(signal.SIGSTOP)
+        os.kill(guard, signal.SIGKILL)
+        user.kill()
+        user.communicate(timeout=30)
+    place.wait(lambda: not place.processes(), place.processes)
+    (left,) = place.files()
 
     async with sleeper():
         pass
@@ -144,14 +184,7 @@ async def test_a_named_directory_is_made_by_one_only(place):
 async def test_it_lives_until_the_last_holder_leaves(place):
     guard = await _client.GuardClient.launch([place.directory], name="shared")
     assert guard is not None
-    code = f"""
-from pathlib import Path
-from common.testing import _client
-lock = _client.hold(Path({str(guard.directory)!r}))
-print('held', flush=True)
-input()
-"""
-    with place.python(code, stdin=-1) as holder:
+    with place.python(HOLDER.format(str(guard.directory)), stdin=-1) as holder:
         assert holder.stdout.readline() == "held\n"
         directory = guard.directory
         guard.leave()

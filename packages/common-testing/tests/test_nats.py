@@ -136,6 +136,9 @@ async def test_a_cluster_replicates_and_survives_the_death_of_a_streams_leader(p
         await cluster.wait_ready(60)
         assert (await cluster.leader()).running
         await client.close()
+        with pytest.raises(ServerError, match=r"already started: close\(\) it first"):
+            await cluster.start()
+        assert all(server.running for server in cluster.servers)
 
 
 async def test_a_cluster_without_a_majority_has_no_leader(place):

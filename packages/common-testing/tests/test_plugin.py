@@ -97,6 +97,14 @@ def test_every_test_finds_a_clean_place(project, workers):
 
 
 def test_xdist_workers_share_postgres_and_nats_and_have_a_valkey_each(project):
+    project.write(
+        """
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # each would choose another folder
+        Path(worker).mkdir()
+        os.environ["COMMON_TESTING_DIRECTORY"] = str(Path(worker).absolute())
+    """,
+        "conftest.py",
+    )
     project.write("""
     @pytest.mark.parametrize("number", range(2))
     def test_ports(postgres_server, nats_server, valkey_server, worker_id, number):
@@ -154,41 +162,32 @@ def test_the_plugin_imports_nothing_heavy():
     assert "asyncio" not in modules
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        'return "CREATE TABLE t (n int); INSERT INTO t VALUES (7)"',
-        (
-            'Path("schema.sql").write_text("CREATE TABLE t (n int); INSERT INTO t VALUES (7)")\n'
-            '    return Path("schema.sql")'
-        ),
-        "return prepare",
-    ],
-    ids=["sql", "file", "function"],
-)
-def test_a_template_is_prepared_once_in_the_session_over_all_workers(project, template):
-    project.write(
-        f"""
+def test_a_template_is_prepared_once_in_the_session_over_all_workers(project):
+    sql = "CREATE TABLE t (n int); INSERT INTO t VALUES (7)"
+    (project.root / "schema.sql").write_text(sql)
+    for number, template in enumerate(("prepare", repr(sql), "Path('schema.sql')")):
+        project.write(
+            f"""
 async def prepare(url):
     with open("prepared", "a") as file:
         file.write("x")
     await asyncio.sleep(0.2)
-    psql(url, "CREATE TABLE t (n int); INSERT INTO t VALUES (7)")
+    psql(url, {sql!r})
 
 @pytest.fixture(scope="session")
 def postgres_template():
-    {template}
+    return {template}
 
 @pytest.mark.parametrize("number", range(6))
 def test_copy(postgres_url, number):
-    assert psql(postgres_url, "SELECT sum(n) FROM t") == "7"
-    psql(postgres_url, "UPDATE t SET n = 8")
-"""
-    )
+    assert psql(postgres_url, "SELECT sum(n) FROM t; UPDATE t SET n = 8") == "7"
+""",
+            f"test_{number}.py",
+        )
     code, output = project.run("-n", "2")
     assert code == 0, output
-    if template == "return prepare":
-        assert (project.root / "prepared").read_text() == "x"
+    assert "18 passed" in output
+    assert (project.root / "prepared").read_text() == "x"
 
 
 def test_a_template_that_forgets_its_connection_still_works(project):
@@ -298,9 +297,17 @@ def wait_for(project, count):
 
 
 def hanging(project, count):
-    """Tests that use every server, fill them a little and then hang."""
+    """Tests that use every server, fill them a little and then hang.
+
+    They end when their parent does, as xdist would make them after 15 s, for a shorter test.
+    """
     for number in range(count):
-        then = 'psql(postgres_url, "CREATE TABLE t (n int)"); time.sleep(600)'
+        then = (
+            'psql(postgres_url, "CREATE TABLE t (n int)")\n'
+            "    parent = os.getppid()\n"
+            "    while os.getppid() == parent:\n"
+            "        time.sleep(0.05)"
+        )
         code = ONE_OF_EACH.format(
             name=number, marker=str(project.root / f"marker-{number}"), then=then
         )
@@ -341,7 +348,7 @@ def test_a_signal_to_the_xdist_controller_leaves_nothing(project, number):
         else:
             process.send_signal(number)
         process.communicate(timeout=60)
-    project.place.assert_clean(seconds=60)  # xdist gives its workers 15 s to notice
+    project.place.assert_clean(seconds=60)
 
 
 def test_a_killed_worker_takes_nothing_from_the_others(project):
@@ -425,25 +432,26 @@ async def test_what_a_crashed_session_left_on_an_external_server_is_swept_by_the
     (project.place.directory / "external").rmdir()
 
 
-@pytest.mark.parametrize(
-    ("fixture", "variable", "url"),
-    [
-        ("postgres_url", "COMMON_TESTING_POSTGRES_URL", "postgresql://nobody:secret@127.0.0.1:1/x"),
-        ("redis_url", "COMMON_TESTING_REDIS_URL", "redis://:secret@127.0.0.1:1/0"),
-        ("nats_url", "COMMON_TESTING_NATS_URL", "nats://nobody:secret@127.0.0.1:1"),
-    ],
-)
-def test_external_servers_that_are_not_named_or_not_there_are_said(project, fixture, variable, url):
-    project.write(f"def test_it({fixture}):\n    pass\n")
-    project.place.env.pop(variable, None)
+def test_external_servers_that_are_not_named_or_not_there_are_said(project):
+    urls = {
+        "COMMON_TESTING_POSTGRES_URL": "postgresql://nobody:secret@127.0.0.1:1/x",
+        "COMMON_TESTING_REDIS_URL": "redis://:secret@127.0.0.1:1/0",
+        "COMMON_TESTING_NATS_URL": "nats://nobody:secret@127.0.0.1:1",
+    }
+    for fixture in ("postgres_url", "redis_url", "nats_url"):
+        project.write(f"def test_it({fixture}):\n    pass\n", f"test_{fixture}.py")
+    for variable in urls:
+        project.place.env.pop(variable, None)
     code, output = project.run("--services=external", "--tb=line")
     assert code == 1
-    assert f"--services=external needs the server's URL: set {variable}" in output
-    project.place.env[variable] = url
+    assert "3 errors" in output
+    for variable in urls:
+        assert f"--services=external needs the server's URL: set {variable}" in output
+    project.place.env |= urls
     code, output = project.run("--services=external", "--tb=line")
     assert code == 1
-    assert f"{variable}: " in output
-    assert "refused" in output
+    for variable in urls:
+        assert re.search(f"{variable}: .*refused", output)
     assert "secret" not in output
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.testing import ManagedProcess, ServerError, reserve_port
+from common.testing import FaultProxy, ManagedProcess, ServerError, ValkeyServer, reserve_port
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 # A parent with a child and a grandchild that has a session of its own, all writing a counter.
@@ -85,11 +85,11 @@ async def test_text_of_an_earlier_run_does_not_count_as_ready(place):
     async with python(
         f"{code}; open('flag', 'w'); import time; time.sleep(600)",
         ready="up",
-        ready_timeout=1.0,
         cwd=place.directory.parent,
     ) as process:
         process.kill()
-        with pytest.raises(ServerError, match="not ready after 1 s"):
+        process._ready_timeout = 0.3
+        with pytest.raises(ServerError, match=r"not ready after 0\.3 s"):
             await process.restart()
 
 
@@ -128,6 +128,24 @@ async def test_a_program_that_does_not_exist_is_named(place):
     with pytest.raises(ServerError, match="no-such-program: No such file"):
         await ManagedProcess("/no-such-program").start()
     place.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("argument", "env"), [("a\0b", {}), ("a", {"NAME": "a\0b"}), ("a", {"A=B": "c"})]
+)
+async def test_what_cannot_be_passed_to_a_program_is_said_and_leaves_nothing(place, argument, env):
+    with pytest.raises(ServerError, match=r"ValueError: (embedded null|illegal environment)"):
+        await ManagedProcess("/bin/echo", argument, env=env).start()
+    place.assert_clean()
+
+
+async def test_a_refused_request_does_not_end_the_server(place):
+    async with python(SLEEPER, ready="up") as process:
+        with pytest.raises(ServerError, match="OverflowError"):
+            process.send_signal(1 << 70)
+        with pytest.raises(ServerError, match="OverflowError"):
+            process._ask("reserve", port=70_000)
+        assert process.running
 
 
 async def test_stop_asks_first_and_kills_after_the_grace(place):
@@ -261,6 +279,18 @@ def test_a_reserved_port_is_refused_to_others_but_not_to_its_server():
         for _ in range(2):  # listen, stop, listen again
             with socket.create_server(("127.0.0.1", port)):
                 pass
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 70_000])
+async def test_a_number_that_is_no_port_is_one_line_that_says_what_to_do(place, port):
+    message = f"^{port} is not a port: choose one from 1 to 65535"
+    with pytest.raises(ServerError, match=message), reserve_port(port):
+        pass
+    with pytest.raises(ServerError, match=message):
+        await FaultProxy("localhost:1", port=port).start()
+    with pytest.raises(ServerError, match=message):
+        await ValkeyServer(port=port).start()
+    place.assert_clean()
 
 
 def test_a_port_that_somebody_listens_on_is_refused():

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 
 from common.testing._errors import ServerError
 from common.testing._nats import NatsCluster, NatsServer
+from common.testing._ports import check_port
 from common.testing._postgres import PostgresServer
 from common.testing._valkey import ValkeyServer
 
@@ -29,9 +30,9 @@ def _parser() -> argparse.ArgumentParser:
         "--only", type=_names, default=list(VARIABLES), help="such as postgres,nats (default: all)"
     )
     for name in VARIABLES:
-        up.add_argument(f"--{name}-port", type=int, metavar="PORT", help="default: a free one")
+        up.add_argument(f"--{name}-port", type=_port, metavar="PORT", help="default: a free one")
     up.add_argument(
-        "--nats-nodes", type=int, default=1, metavar="N", help="3 starts a cluster (default: 1)"
+        "--nats-nodes", type=_nodes, default=1, metavar="N", help="3 starts a cluster (default: 1)"
     )
     up.add_argument("--password", help="of all servers (default: a random one)")
     form = up.add_mutually_exclusive_group()
@@ -45,12 +46,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if unknown := set(names) - set(VARIABLES):
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"name at least one of {', '.join(VARIABLES)}")
+    if unknown := sorted(set(names) - set(VARIABLES)):
         raise argparse.ArgumentTypeError(
             f"unknown: {', '.join(unknown)} (there are {', '.join(VARIABLES)})"
         )
     return names
+
+
+def _port(text: str) -> int:
+    try:
+        check_port(int(text))
+    except (ValueError, ServerError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (1 to 65535)") from None
+    return int(text)
+
+
+def _nodes(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of servers (1 or more)")
+    return int(text)
 
 
 async def _up(options: argparse.Namespace) -> None:

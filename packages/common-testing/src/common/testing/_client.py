@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -101,14 +102,23 @@ class GuardClient:
     async def end(self, timeout: float) -> None:  # noqa: ASYNC109
         """Make the guard stop and remove everything; wait for that at most `timeout` seconds."""
         try:
-            with contextlib.suppress(ServerError):  # gone already
-                self._send("end")
-                deadline = time.monotonic() + timeout
-                while time.monotonic() < deadline:
-                    self._receive(-1, timeout=0)
-                    await asyncio.sleep(0.002)
+            self._send("end")
+            deadline = time.monotonic() + timeout
+            while time.monotonic() < deadline:
+                self._receive(-1, timeout=0)
+                await asyncio.sleep(0.002)
+        except ServerError:  # it is gone: as we asked, or because somebody killed it
+            self._remove_directories()
         finally:
             self.leave()
+
+    def _remove_directories(self) -> None:
+        """Remove what a killed guard left, unless others hold the lock or took the name since."""
+        with contextlib.suppress(OSError):
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(self._lock).st_ino == (self.directory / _guard.LOCK).stat().st_ino:
+                for directory in reversed(self.directories):  # the one with our lock at last
+                    shutil.rmtree(directory, ignore_errors=True)
 
     def _send(self, command: str, **fields: Any) -> int:
         self._sent += 1

@@ -295,8 +295,8 @@ class Guard:
                 "errno": error.errno,
                 "file": error.filename,
             }
-        except subprocess.SubprocessError as error:
-            reply = {"error": str(error)}
+        except Exception as error:  # noqa: BLE001 - whatever is asked, the server lives on
+            reply = {"error": f"{type(error).__name__}: {error}"}
         if self._control is not None:
             with contextlib.suppress(OSError):
                 self._control.sendall(json.dumps({"id": number, **reply}).encode() + b"\n")
@@ -372,15 +372,27 @@ def sweep(base: str) -> None:
             if not entry.name.startswith(PREFIX):
                 continue
             with contextlib.suppress(OSError):
-                made = entry.stat(follow_symlinks=False)
-                if made.st_uid != os.geteuid() or time.time() - made.st_mtime < STALE:
-                    continue
-                lock = os.open(os.path.join(entry.path, LOCK), os.O_RDWR | os.O_NOFOLLOW)  # noqa: PTH118
-                try:
-                    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                finally:
-                    os.close(lock)
+                remove_litter(entry.path, STALE)
+
+
+def remove_litter(directory: str, age: float) -> None:
+    """Remove the directory of a killed guard, if nobody holds its lock and it is that old.
+
+    Raises:
+        OSError: Somebody holds the lock, or the directory is gone.
+    """
+    made = os.stat(directory, follow_symlinks=False)  # noqa: PTH116
+    if made.st_uid != os.geteuid() or time.time() - made.st_mtime < age:
+        return
+    path = os.path.join(directory, LOCK)  # noqa: PTH118
+    lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Not if another process removed the directory meanwhile, and one of that name was made.
+        if os.fstat(lock).st_ino == os.stat(path).st_ino:  # noqa: PTH116
+            shutil.rmtree(directory, ignore_errors=True)
+    finally:
+        os.close(lock)
 
 
 def main() -> None:

@@ -180,7 +180,7 @@ class NatsCluster:
         self._ready_timeout = ready_timeout
         self.servers = [
             NatsServer(
-                port=None if port is None else port + number,
+                port=port + number if port else None,
                 password=password,
                 sync_interval=sync_interval,
                 config=config,
@@ -211,8 +211,11 @@ class NatsCluster:
         """Start all servers and wait until they agree on a leader.
 
         Raises:
-            ServerError: One does not start, or there is no leader in time.
+            ServerError: One does not start, there is no leader in time, or the cluster was
+                started before.
         """
+        if any(server._guard is not None for server in self.servers):
+            raise ServerError("the NATS cluster is already started: close() it first")
         try:
             async with asyncio.TaskGroup() as tasks:
                 for server in self.servers:

@@ -67,6 +67,18 @@ def base_directory(
     )
 
 
+def session_base() -> Path | None:
+    """Where all processes of a test session keep the servers that they share.
+
+    Chosen once, because free space changes; None if there is no such folder, which a process
+    that needs one will report.
+    """
+    try:
+        return base_directory(memory=True, everybody=os.geteuid() == 0)
+    except ServerError:
+        return None
+
+
 def unprivileged_user() -> tuple[int, int] | None:
     """User and group id for programs that refuse to run as root; None when we are not root.
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from common.testing._shared import ServerInfo
 
 KEY = "common_testing_session"
+BASE = "common_testing_base"
 session_key = pytest.StashKey[str]()
+session_base = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,20 +37,30 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give the session a key, the same one in all its processes."""
     given: dict[str, str] = getattr(config, "workerinput", {})
     config.stash[session_key] = given.get(KEY) or secrets.token_hex(8)
+    config.stash[session_base] = given.get(BASE, "")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell an xdist worker the session's key."""
-    node.workerinput[KEY] = node.config.stash[session_key]
+    """Tell an xdist worker the session's key, and where its servers are."""
+    from common.testing._places import session_base as choose  # noqa: PLC0415
+
+    stash = node.config.stash
+    stash[session_base] = stash[session_base] or str(choose() or "")
+    node.workerinput[KEY] = stash[session_key]
+    node.workerinput[BASE] = stash[session_base]
 
 
 @pytest.fixture(scope="session")
 def _common_testing(request: pytest.FixtureRequest) -> "Session":
+    from pathlib import Path  # noqa: PLC0415
+
     from common.testing._session import Session  # noqa: PLC0415
 
+    stash = request.config.stash
     external = request.config.getoption("--services") == "external"
-    return Session(request.config.stash[session_key], external=external)
+    base = Path(stash[session_base]) if stash[session_base] else None
+    return Session(stash[session_key], external=external, base=base)
 
 
 @pytest.fixture(scope="session")

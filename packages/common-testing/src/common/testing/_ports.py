@@ -19,12 +19,13 @@ def reserve_port(port: int = 0) -> Generator[int]:
         port: The port wanted; 0 lets the kernel choose.
 
     Raises:
-        ServerError: The port is taken, or not allowed to us.
+        ServerError: The port is taken, not allowed to us, or no port.
 
     >>> with reserve_port() as port:
     ...     port > 1024
     True
     """
+    check_port(port)
     try:
         holder = _guard.bind_port(port)
     except OSError as error:
@@ -36,6 +37,16 @@ def reserve_port(port: int = 0) -> Generator[int]:
         yield number
     finally:
         holder.close()
+
+
+def check_port(port: int) -> None:
+    """Refuse a number that is no TCP port; 0, which lets the kernel choose, is fine.
+
+    Raises:
+        ServerError: It is not between 0 and 65535.
+    """
+    if not 0 <= port < 65536:
+        raise ServerError(f"{port} is not a port: choose one from 1 to 65535 (0 lets us choose)")
 
 
 def port_error(port: int, reason: str) -> ServerError:

@@ -15,7 +15,7 @@ from typing import Any, Self
 from common.testing._client import GuardClient
 from common.testing._errors import ServerError
 from common.testing._places import base_directory
-from common.testing._ports import port_error
+from common.testing._ports import check_port, port_error
 
 TAIL_LINES = 15  # of the log, in an error message
 TAIL_BYTES = 16_384
@@ -76,6 +76,7 @@ class ManagedProcess:
         self._log_start = 0
         self._pid = 0
         self._shared_name = ""
+        self._shared_base: Path | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -229,7 +230,10 @@ class ManagedProcess:
 
     async def _launch(self) -> bool:
         """Start the guard; False when another process made the directory that we share."""
-        guard = await GuardClient.launch(self._bases(), name=self._shared_name, mode=self._mode())
+        bases = self._bases()
+        if self._shared_base is not None:
+            bases[0] = self._shared_base
+        guard = await GuardClient.launch(bases, name=self._shared_name, mode=self._mode())
         self._guard = guard
         if guard is None:
             return False
@@ -293,6 +297,7 @@ class ManagedProcess:
                 return bool(await answer if inspect.isawaitable(answer) else answer)
 
     def _reserve(self, port: int | None) -> int:
+        check_port(port or 0)
         try:
             number: int = self._client.ask("reserve", port=port or 0)["port"]
         except ServerError as error:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from common.testing import _guard
 from common.testing._errors import ServerError
-from common.testing._ports import port_error
+from common.testing._ports import check_port, port_error
 from common.testing._pump import Faults, Pump
 
 Direction = Literal["both", "upstream", "downstream"]
@@ -96,10 +96,11 @@ class FaultProxy:
         """Begin to listen.
 
         Raises:
-            ServerError: The port is taken.
+            ServerError: The port is taken, or no port.
         """
         if self._holder is not None:
             return
+        check_port(self._wanted_port)
         try:
             self._holder = _guard.bind_port(self._wanted_port, self.host)
             self.port = self._holder.getsockname()[1]

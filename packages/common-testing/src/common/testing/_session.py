@@ -28,9 +28,11 @@ class Session:
     Args:
         key: Hexadecimal; the same in all processes of a test session, and in no other.
         external: Use the servers named in the environment.
+        base: Where the shared servers keep their files; default: chosen when they start.
     """
 
-    def __init__(self, key: str, *, external: bool) -> None:
+    def __init__(self, key: str, *, external: bool, base: Path | None = None) -> None:
+        self._base = base
         self._key = key
         self._external = external
         self._nats_directory = Path()
@@ -102,7 +104,7 @@ class Session:
 
     @contextmanager
     def _shared(self, server: ManagedProcess, name: str) -> Generator[tuple[Path, ServerInfo]]:
-        share = SharedServer(server, f"{self._key}-{name}")
+        share = SharedServer(server, f"{self._key}-{name}", self._base)
         try:
             url = run(share.join())
             yield share.directory, ServerInfo.of(url)

@@ -22,6 +22,7 @@ from common.testing._process import ManagedProcess
 
 URL_FILE = "url"
 WAIT = 120.0  # seconds for another process to start the server
+ABANDONED = 3.0  # seconds after which a directory without URL and lock holder has no starter
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,13 @@ class SharedServer:
     Args:
         server: Used if nobody in the session has started one yet.
         key: Names the session and the server.
+        base: Where its directory is made, the same in all processes of the session; default:
+            chosen now.
     """
 
-    def __init__(self, server: ManagedProcess, key: str) -> None:
+    def __init__(self, server: ManagedProcess, key: str, base: Path | None = None) -> None:
         self._server = server
+        self._base = base
         self._key = key
         self._lock = -1
         self._started = False
@@ -69,8 +73,9 @@ class SharedServer:
         Raises:
             ServerError: It does not start.
         """
-        self._server._shared_name = self._key
-        self.directory = self._server._bases()[0] / f"{_guard.PREFIX}{self._key}"
+        base = self._base or self._server._bases()[0]
+        self._server._shared_name, self._server._shared_base = self._key, base
+        self.directory = base / f"{_guard.PREFIX}{self._key}"
         deadline = time.monotonic() + WAIT
         while time.monotonic() < deadline:
             if not self.directory.exists() and await self._start():
@@ -79,6 +84,9 @@ class SharedServer:
                 url = (self.directory / URL_FILE).read_text()
                 self._lock = hold(self.directory)
                 return url
+            with contextlib.suppress(OSError):  # in use, or gone
+                if not (self.directory / URL_FILE).exists():
+                    _guard.remove_litter(str(self.directory), ABANDONED)
             await asyncio.sleep(0.02)
         else:
             raise ServerError(
