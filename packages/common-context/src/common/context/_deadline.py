@@ -98,8 +98,9 @@ class deadline:  # noqa: N801 - used like a function: a context manager
         if timeout is not None:
             try:
                 await timeout.__aexit__(kind, error, traceback)
-            except TimeoutError as expired:
-                raise DeadlineExceeded("the deadline was exceeded") from expired.__cause__
+            except TimeoutError:
+                # Not from the TimeoutError: early releases of 3.11 give that no cause.
+                raise DeadlineExceeded("the deadline was exceeded") from error
 
 
 def remaining() -> float | None:
