@@ -7,13 +7,19 @@ import nats
 import pytest
 from calls_api.app import create_app
 from calls_api.publisher import CallPublisher
-from calls_api.settings import Settings
+from calls_api.settings import Settings, from_environment
 from nats.errors import NoRespondersError
+
+from common.config import ConfigError, SecretUrl
 
 
 @pytest.fixture
 def settings(postgres_url, nats_url, redis_url):
-    return Settings(database_url=postgres_url, nats_url=nats_url, redis_url=redis_url)
+    return Settings(
+        database_url=SecretUrl(postgres_url),
+        nats_url=SecretUrl(nats_url),
+        redis_url=SecretUrl(redis_url),
+    )
 
 
 @pytest.fixture
@@ -44,7 +50,7 @@ async def test_an_ended_call_is_stored_and_its_event_published(api, settings):
         f"/calls/{call_id}/end", json=COMPLETED, headers={"X-Correlation-ID": "order-7"}
     )
     assert (ended.status_code, ended.json()["status"]) == (200, "completed")
-    connection = await nats.connect(settings.nats_url)
+    connection = await nats.connect(settings.nats_url.get_secret_value())
     subscription = await connection.jetstream().pull_subscribe("evt.call.completed", stream="CALL")
     (message,) = await subscription.fetch(1, timeout=5)
     assert json.loads(message.data) == {
@@ -142,5 +148,7 @@ async def test_ids_come_back_on_every_answer(api):
 def test_missing_settings_are_all_named(monkeypatch):
     for name in ("CALLS_DATABASE_URL", "CALLS_NATS_URL", "CALLS_REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(SystemExit, match=r"DATABASE_URL.*NATS_URL.*REDIS_URL"):
-        Settings.from_environment()
+    with pytest.raises(ConfigError) as caught:
+        from_environment()
+    for name in ("database_url", "nats_url", "redis_url"):
+        assert name in str(caught.value)

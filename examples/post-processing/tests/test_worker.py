@@ -1,11 +1,12 @@
 import asyncio
-import json
 from uuid import uuid4
 
 import asyncpg
 import nats
 import pytest
 from post_processing.worker import Worker
+
+from common.domain.calls import CallCompleted, CallStatus
 
 # What calls-api's migration makes.
 TABLES = """
@@ -49,10 +50,19 @@ async def processed(database, count):
     return await database.fetch("select * from transcripts")
 
 
+def event(call_id):
+    return CallCompleted(
+        call_id=str(call_id),
+        phone_number="+4930123456",
+        duration_seconds=1,
+        status=CallStatus.COMPLETED,
+    )
+
+
 async def publish(broker, *call_ids):
     for call_id in call_ids:
         await broker.jetstream().publish(
-            "evt.call.completed", json.dumps({"call_id": str(call_id)}).encode()
+            "evt.call.completed", event(call_id).model_dump_json().encode()
         )
 
 
@@ -77,7 +87,9 @@ async def test_an_event_delivered_twice_has_one_effect(broker, database, stoppin
     assert sorted(row["call_id"] for row in rows) == sorted([call, last])
 
 
-@pytest.mark.parametrize("data", [b"\xff", b"{", b"[]", b'{"call_id": 1}', b'{"call_id": "x"}'])
+@pytest.mark.parametrize(
+    "data", [b"\xff", b"{", b"[]", b'{"call_id": 1}', event("x").model_dump_json().encode()]
+)
 async def test_an_unreadable_message_becomes_a_dead_letter_and_does_not_stop_the_rest(
     broker, database, stopping, data
 ):

@@ -15,10 +15,11 @@ from redis.exceptions import RedisError as RedisClientError
 
 from calls_api.context import ContextMiddleware
 from calls_api.idempotency import call_id_for
-from calls_api.models import Call, CallPage, CallStatus, EndCall, StartCall, Summary
+from calls_api.models import Call, CallPage, EndCall, StartCall, Summary
 from calls_api.publisher import CallPublisher
 from calls_api.settings import Settings
 from calls_api.store import CallStore
+from common.domain.calls import CallStatus
 from common.errors import AppError, DatabaseError, RedisError, map_errors
 
 foreign_errors = map_errors(
@@ -38,11 +39,17 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
             pool = await stack.enter_async_context(
-                asyncpg.create_pool(settings.database_url, min_size=1, max_size=10)
+                asyncpg.create_pool(
+                    settings.database_url.get_secret_value(), min_size=1, max_size=10
+                )
             )
-            connection = await nats.connect(settings.nats_url, max_reconnect_attempts=-1)
+            connection = await nats.connect(
+                settings.nats_url.get_secret_value(), max_reconnect_attempts=-1
+            )
             stack.push_async_callback(connection.close)
-            app.state.redis = Redis.from_url(settings.redis_url, decode_responses=True)
+            app.state.redis = Redis.from_url(
+                settings.redis_url.get_secret_value(), decode_responses=True
+            )
             stack.push_async_callback(app.state.redis.aclose)
             app.state.store = CallStore(pool)
             app.state.publisher = CallPublisher(connection, app.state.store)

@@ -1,29 +1,13 @@
 """The bodies of the HTTP interface."""
 
 from datetime import datetime
-from enum import StrEnum
-from typing import Annotated, Self
+from typing import Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-
-class CallStatus(StrEnum):
-    """Where a call stands; all but the first three are final."""
-
-    INITIATED = "initiated"
-    RINGING = "ringing"
-    IN_PROGRESS = "in_progress"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    NO_ANSWER = "no_answer"
-    BUSY = "busy"
-    CANCELLED = "cancelled"
-
-
-FINAL = frozenset(CallStatus) - {CallStatus.INITIATED, CallStatus.RINGING, CallStatus.IN_PROGRESS}
-
-PhoneNumber = Annotated[str, Field(pattern=r"^\+[1-9][0-9]{1,14}$", description="E.164")]
+from common.domain import PhoneNumber
+from common.domain.calls import CallFailureReason, CallStatus
 
 
 class Body(BaseModel):
@@ -43,12 +27,12 @@ class EndCall(Body):
 
     status: CallStatus
     duration_seconds: int = Field(ge=0, le=86_400)
-    failure_reason: str | None = Field(default=None, pattern=r"^[^\x00]{1,200}$")
+    failure_reason: CallFailureReason | None = None
 
     @model_validator(mode="after")
     def _status_is_final_and_failures_say_why(self) -> Self:
-        if self.status not in FINAL:
-            raise ValueError(f"status must be one of {', '.join(sorted(FINAL))}")
+        if not self.status.is_terminal:
+            raise ValueError("status must be one that is final, such as completed")
         if (self.status is CallStatus.FAILED) != (self.failure_reason is not None):
             raise ValueError("failure_reason is required when status is failed, and only then")
         return self
@@ -61,7 +45,7 @@ class Call(BaseModel):
     phone_number: str
     status: CallStatus
     duration_seconds: int | None
-    failure_reason: str | None
+    failure_reason: CallFailureReason | None
     started_at: datetime
     ended_at: datetime | None
     processed_at: datetime | None = Field(description="when its transcript record was written")

@@ -13,11 +13,12 @@ from nats.js.api import StreamConfig
 from calls_api.models import Call
 from calls_api.store import CallStore
 from common.context import inject
+from common.domain import streams
+from common.domain.calls import CallCompleted
 
 logger = logging.getLogger(__name__)
 
-STREAM = StreamConfig(name="CALL", subjects=["evt.call.>", "cmd.call.>"])
-SUBJECT = "evt.call.completed"
+STREAM = streams.stream_for(CallCompleted)
 
 
 class CallPublisher:
@@ -34,7 +35,9 @@ class CallPublisher:
 
     async def declare(self) -> None:
         """Create the stream; no change when it exists as declared."""
-        await self._jetstream.add_stream(STREAM)
+        await self._jetstream.add_stream(
+            StreamConfig(name=STREAM.name, subjects=list(STREAM.subjects))
+        )
 
     async def completed(self, call: Call) -> None:
         """Publish `call.completed` and wait until it is stored.
@@ -44,10 +47,16 @@ class CallPublisher:
         """
         headers: dict[str, str] = {"Nats-Msg-Id": str(call.call_id)}
         inject(headers)
-        payload = call.model_dump_json(
-            include={"call_id", "phone_number", "duration_seconds", "status", "failure_reason"}
+        event = CallCompleted(
+            call_id=str(call.call_id),
+            phone_number=call.phone_number,
+            duration_seconds=call.duration_seconds or 0,
+            status=call.status,
+            failure_reason=call.failure_reason,
         )
-        await self._jetstream.publish(SUBJECT, payload.encode(), headers=headers)
+        await self._jetstream.publish(
+            event.__message__.subject, event.model_dump_json().encode(), headers=headers
+        )
         await self._store.mark_published(call.call_id)
 
     async def try_completed(self, call: Call) -> None:

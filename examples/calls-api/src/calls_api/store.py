@@ -7,7 +7,8 @@ from uuid import UUID
 
 import asyncpg
 
-from calls_api.models import Call, CallStatus, EndCall, Summary
+from calls_api.models import Call, EndCall, Summary
+from common.domain.calls import CallStatus
 from common.errors import ConflictError, NotFoundError
 
 SCHEMA = """

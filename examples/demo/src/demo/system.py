@@ -33,17 +33,28 @@ async def running_system() -> AsyncGenerator[System]:
         nats = await stack.enter_async_context(NatsServer())
         valkey = await stack.enter_async_context(ValkeyServer())
         port = stack.enter_context(reserve_port())
-        environment = {
-            "CALLS_DATABASE_URL": postgres.url,
-            "CALLS_NATS_URL": nats.url,
-            "CALLS_REDIS_URL": valkey.url,
-            "CALLS_PORT": str(port),
-        }
         api = await stack.enter_async_context(
-            ManagedProcess(_command("calls-api"), env=environment, ready=port, name="calls-api")
+            ManagedProcess(
+                _command("calls-api"),
+                env={
+                    "CALLS_DATABASE_URL": postgres.url,
+                    "CALLS_NATS_URL": nats.url,
+                    "CALLS_REDIS_URL": valkey.url,
+                    "CALLS_PORT": str(port),
+                },
+                ready=port,
+                name="calls-api",
+            )
         )
         worker = await stack.enter_async_context(
-            ManagedProcess(_command("post-processing"), env=environment, name="post-processing")
+            ManagedProcess(
+                _command("post-processing"),
+                env={
+                    "POST_PROCESSING_DATABASE_URL": postgres.url,
+                    "POST_PROCESSING_NATS_URL": nats.url,
+                },
+                name="post-processing",
+            )
         )
         yield System(
             api_url=f"http://127.0.0.1:{port}",

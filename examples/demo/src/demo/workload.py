@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from calls_api.models import CallStatus, EndCall, PhoneNumber
+from calls_api.models import EndCall
 from pydantic import ConfigDict, ValidationError
 
+from common.domain import PhoneNumber
+from common.domain.calls import CallFailureReason, CallStatus
+
 LINE_LIMIT = 65_536  # bytes
-FAILURE_REASONS = ("network_error", "rejected", "system_error", "invalid_number")
 
 
 class PlannedCall(EndCall):
@@ -65,7 +67,9 @@ def _generate(count: int, chance: random.Random) -> Iterator[PlannedCall]:
             phone_number=f"+49{chance.randrange(10**9, 10**10)}",
             status=status,
             duration_seconds=chance.randrange(5, 1800) if completed else 0,
-            failure_reason=chance.choice(FAILURE_REASONS) if status is CallStatus.FAILED else None,
+            failure_reason=chance.choice(list(CallFailureReason))
+            if status is CallStatus.FAILED
+            else None,
         )
 
 

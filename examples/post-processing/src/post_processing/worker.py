@@ -14,12 +14,15 @@ from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 from nats.js.client import JetStreamContext
 
 from common.context import bind, extract, new_id
+from common.domain import MessageError, registry, streams
+from common.domain.calls import CallCompleted
 
 logger = logging.getLogger(__name__)
 
 BATCH = 50
 ACK_WAIT_SECONDS = 5.0
 
+EVENT = CallCompleted.__message__
 DEAD_LETTERS = StreamConfig(name="DEAD_LETTERS", subjects=["dead.>"])
 
 # One statement, so the inbox's mark and the effect commit together: a redelivered event
@@ -54,9 +57,9 @@ class Worker:
             try:
                 await self._jetstream.add_stream(DEAD_LETTERS)
                 subscription = await self._jetstream.pull_subscribe(
-                    "evt.call.completed",
+                    EVENT.subject,
                     durable="post-processing",
-                    stream="CALL",
+                    stream=streams.stream_for(CallCompleted).name,
                     config=ConsumerConfig(
                         ack_policy=AckPolicy.EXPLICIT,
                         ack_wait=ACK_WAIT_SECONDS,
@@ -87,9 +90,10 @@ class Worker:
     async def _handle(self, message: Msg) -> None:
         with bind(extract(message.headers or {})):
             try:
-                call_id = UUID(str(json.loads(message.data)["call_id"]))
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                await self._bury(message, reason=type(error).__name__)
+                event = registry.decode(EVENT.type, message.data)
+                call_id = UUID(EVENT.key_of(event))
+            except (MessageError, ValueError) as error:
+                await self._bury(message, reason=" ".join(str(error).split())[:500])
                 return
             message_id = (message.headers or {}).get("Nats-Msg-Id", str(call_id))
             await self._pool.execute(WRITE, message_id, new_id(), call_id, "completed")
