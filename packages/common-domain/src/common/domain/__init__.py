@@ -68,8 +68,8 @@ __all__ = [
     "registry",
     # Streams
     "CONSUMER_DEFAULTS",
-    "STREAM_DEFAULTS",
     "ConsumerDefaults",
+    "STREAM_DEFAULTS",
     "Stream",
     "StreamDefaults",
     "Streams",
