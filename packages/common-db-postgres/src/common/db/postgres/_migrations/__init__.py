@@ -1,0 +1,1 @@
+"""What `common.db.postgres.migrations` is made of."""

@@ -1,0 +1,211 @@
+"""Migrations on a real server: written, applied once, undone, compared."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from postgres_entities import config_of, metadata
+
+from common.db.core import LockTimeout, UnsupportedOperation
+from common.db.core.testing import cancel_at_every_await
+from common.db.postgres import PostgresConfig, new_metadata
+from common.db.postgres.migrations import Drift, MigrationError, MigrationManager
+from common.errors import DatabaseError, ValidationError
+
+
+@pytest.fixture(scope="session")
+def postgres_template():
+    return None
+
+
+@pytest.fixture
+def config(postgres_url: str) -> PostgresConfig:
+    return config_of(postgres_url)
+
+
+@pytest.fixture
+async def manager(config: PostgresConfig, tmp_path: Path) -> MigrationManager:
+    made = MigrationManager(config, tmp_path / "migrations 100%", metadata)
+    await made.init()
+    return made
+
+
+async def test_the_models_become_a_migration_which_leaves_no_drift(manager: MigrationManager):
+    revision = await manager.revision("first tables")
+    assert revision is not None
+    assert re.fullmatch(r"[0-9a-f]{12}_first_tables\.py", revision.path.name)
+    assert await manager.pending() == [revision.id]
+    assert Drift("add_table", "agents") in await manager.check()
+    assert await manager.upgrade() == [revision.id]
+    assert await manager.current() == (revision.id,)
+    assert await manager.pending() == []
+    assert await manager.check() == []
+    assert await manager.revision("nothing new") is None
+    assert [each.id for each in await manager.history()] == [revision.id]
+    assert await manager.upgrade() == []
+    assert await manager.downgrade("base") == [revision.id]
+    assert await manager.current() == ()
+    assert "agents" not in await tables(manager)
+
+
+async def tables(manager: MigrationManager) -> set[str]:
+    async with manager._connected() as connection:
+        return set(await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names()))
+
+
+async def execute(manager: MigrationManager, statement: str) -> None:
+    async with manager._connected() as connection:
+        await connection.execute(sa.text(statement))
+        await connection.commit()
+
+
+async def test_drift_between_models_and_database_is_found(manager: MigrationManager):
+    await manager.revision("all")
+    await manager.upgrade()
+    for statement in (
+        "ALTER TABLE agents DROP COLUMN display",
+        "ALTER TABLE agents ADD COLUMN extra text",
+        "ALTER TABLE agents ALTER COLUMN name DROP NOT NULL",
+        "ALTER TABLE calls ALTER COLUMN number TYPE varchar(5)",
+        "ALTER TABLE calls ALTER COLUMN created_at DROP DEFAULT",
+        "DROP INDEX uq_agents_merchant_id_domain_name",
+        "DROP TABLE legs",
+        "CREATE TABLE forgotten (id int)",
+    ):
+        await execute(manager, statement)
+    assert {str(each) for each in await manager.check()} == {
+        "add_column agents.display",
+        "remove_column agents.extra",
+        "modify_nullable agents.name",
+        "modify_type calls.number",
+        "modify_default calls.created_at",
+        "add_index agents.uq_agents_merchant_id_domain_name",
+        "add_table legs",
+        "remove_table forgotten",
+    }
+    tolerant = MigrationManager(
+        manager._config, manager._directory, metadata, ignore_tables=["forgotten"]
+    )
+    assert Drift("remove_table", "forgotten") not in await tolerant.check()
+
+
+async def test_replicas_that_start_together_migrate_once(manager: MigrationManager):
+    await write(manager, "slow", "op.execute('SELECT pg_sleep(0.3)')")
+    await write(manager, "count", "op.execute('CREATE TABLE once (id int)')")
+    applied = await asyncio.gather(*[manager.upgrade() for _ in range(4)])
+    assert sorted(len(each) for each in applied) == [0, 0, 0, 2]
+    assert "once" in await tables(manager)
+
+
+async def write(manager: MigrationManager, message: str, upgrade: str) -> str:
+    """Write a migration by hand, as a developer would."""
+    scripts = manager._directory / "versions"
+    before = await manager.history()
+    name = f"{len(before):04d}"
+    down = repr(before[-1].id) if before else None
+    (scripts / f"{name}_{message}.py").write_text(
+        f'"""{message}"""\nfrom alembic import op\nrevision = "{name}"\ndown_revision = {down}\n'
+        f"def upgrade():\n    {upgrade}\ndef downgrade():\n    pass\n"
+    )
+    return name
+
+
+async def test_a_concurrent_index_can_be_made_while_others_wait(manager: MigrationManager):
+    await write(manager, "table", "op.execute('CREATE TABLE t (id int)')")
+    body = (
+        "op.execute('SELECT pg_sleep(0.2)')\n    with op.get_context().autocommit_block():\n"
+        "        op.execute('CREATE INDEX CONCURRENTLY i ON t (id)')"
+    )
+    await write(manager, "index", body)
+    async with asyncio.timeout(20):  # waiters that hold a snapshot would block it for ever
+        applied = await asyncio.gather(*[manager.upgrade() for _ in range(3)])
+    assert sorted(len(each) for each in applied) == [0, 0, 2]
+
+
+async def test_migrations_before_a_failed_one_are_kept_and_the_lock_is_free(
+    manager: MigrationManager,
+):
+    good = await write(manager, "good", "op.execute('CREATE TABLE good (id int)')")
+    await write(manager, "bad", "op.execute('CREATE TABLE half (id int)'); op.execute('oops')")
+    with pytest.raises(DatabaseError) as caught:
+        await manager.upgrade()
+    assert caught.value.error_code == "42601"
+    assert await manager.current() == (good,)
+    assert "half" not in await tables(manager)
+    with pytest.raises(DatabaseError):
+        await manager.upgrade()
+
+
+async def test_waiting_for_other_replicas_has_an_end(
+    manager: MigrationManager, config: PostgresConfig
+):
+    impatient = MigrationManager(config, manager._directory, lock_timeout_seconds=0.2)
+    await write(manager, "some", "op.execute('SELECT 1')")
+    async with manager._locked():
+        with pytest.raises(LockTimeout):
+            await impatient.upgrade()
+
+
+async def test_cancelled_at_every_await_a_migration_is_whole_or_not_there(
+    manager: MigrationManager,
+):
+    await write(manager, "both", "op.execute('CREATE TABLE a()'); op.execute('CREATE TABLE b()')")
+
+    async def check() -> None:
+        found = await tables(manager)
+        assert ("a" in found) == ("b" in found)
+        if "a" in found:
+            assert await manager.current() == ("0000",)
+            async with asyncio.timeout(10):
+                await manager.downgrade("base")
+            await execute(manager, "DROP TABLE a, b")
+        else:
+            assert await manager.current() == ()
+
+    assert await cancel_at_every_await(manager.upgrade, check) >= 5
+
+
+async def test_a_schema_of_any_name_is_made_once(config: PostgresConfig, tmp_path: Path):
+    name = 'odd "name"; DROP TABLE x'
+    manager = MigrationManager(config, tmp_path)
+    await asyncio.gather(*[manager.ensure_schema(name) for _ in range(4)])
+    async with manager._connected() as connection:
+        names = await connection.run_sync(lambda sync: sa.inspect(sync).get_schema_names())
+    assert name in names
+    for wrong in ("", "a" * 64, "a\0b"):
+        with pytest.raises(ValidationError):
+            await manager.ensure_schema(wrong)
+
+
+async def test_a_configured_schema_takes_tables_and_versions(postgres_url: str, tmp_path: Path):
+    models = new_metadata()
+    sa.Table("things", models, sa.Column("id", sa.BigInteger, primary_key=True))
+    config = config_of(postgres_url, schema_name='my "schema"')
+    manager = MigrationManager(config, tmp_path / "m", models)
+    await manager.init()
+    await manager.revision("things")
+    await manager.upgrade()
+    assert await manager.check() == []
+    async with manager._connected() as connection:
+        found = await connection.run_sync(
+            lambda sync: sa.inspect(sync).get_table_names(schema='my "schema"')
+        )
+    assert set(found) == {"things", "alembic_version"}
+
+
+async def test_misuse_has_clear_errors(manager: MigrationManager, config: PostgresConfig):
+    with pytest.raises(MigrationError, match="not empty"):
+        await manager.init()
+    with pytest.raises(MigrationError, match="nope"):
+        await manager.upgrade("nope")
+    with pytest.raises(MigrationError):
+        await MigrationManager(config, manager._directory / "missing").upgrade()
+    with pytest.raises(MigrationError, match="metadata"):
+        await MigrationManager(config, manager._directory).check()
+    await write(manager, "one", "pass")
+    with pytest.raises(MigrationError, match="up to date"):
+        await manager.revision("two")
+    with pytest.raises(UnsupportedOperation, match="direct"):
+        MigrationManager(config_of("postgresql://a:b@c/d", pgbouncer=True), "x")
