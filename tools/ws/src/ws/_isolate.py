@@ -173,8 +173,9 @@ class _Environment:
     def _test(self) -> str:
         """Run a copy of the tests, where nothing of the repository can be found."""
         copy = self.place / "run"
-        compiled = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(self.member.path / "tests", copy / "tests", ignore=compiled)
+        # All but the source: tests may read files that lie beside them, such as a lock.
+        left_out = shutil.ignore_patterns("__pycache__", "src", "dist")
+        shutil.copytree(self.member.path, copy, ignore=left_out)
         shutil.copy(self.workspace.root / "pyproject.toml", copy)
         options = ("-q", "-m", "not chaos", "-p", "no:cacheprovider")
         return self._python("-m", "pytest", *options, "tests", folder=copy)
