@@ -3,6 +3,7 @@ import socket
 
 import nats
 import nats.errors
+import nats.js.errors
 import pytest
 
 from common.testing import NatsCluster, NatsServer, ServerError, _wire
@@ -13,6 +14,21 @@ async def connect(urls, **options):
         """The default prints every lost connection."""
 
     return await nats.connect(urls, error_cb=quiet, **options)
+
+
+async def publish(stream, subject, number):
+    """As any publisher to a cluster: again until acknowledged, under the same message id.
+
+    A new stream's leader answers before every node knows that it listens: until then the other
+    nodes say "no responders".
+    """
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await stream.publish(subject, b"%d" % number, headers={"Nats-Msg-Id": str(number)})
+                return
+            except (nats.js.errors.NoStreamResponseError, TimeoutError):
+                await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("sync_interval", [None, "always"])
@@ -120,7 +136,7 @@ async def test_a_cluster_replicates_and_survives_the_death_of_a_streams_leader(p
         stream = client.jetstream(timeout=10)
         await stream.add_stream(name="S", subjects=["s.>"], num_replicas=3)
         for number in range(20):
-            await stream.publish("s.a", str(number).encode())
+            await publish(stream, "s.a", number)
         leader = await cluster.leader("S")
         leader.kill()
         successor = await cluster.leader("S", timeout=60)
