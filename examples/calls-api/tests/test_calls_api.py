@@ -2,37 +2,13 @@ import asyncio
 import json
 from uuid import uuid4
 
-import httpx
 import nats
 import pytest
-from calls_api.app import create_app
 from calls_api.publisher import CallPublisher
-from calls_api.settings import Settings, from_environment
+from calls_api.settings import from_environment
 from nats.errors import NoRespondersError
 
-from common.config import ConfigError, SecretUrl
-
-
-@pytest.fixture
-def settings(postgres_url, nats_url, redis_url):
-    return Settings(
-        database_url=SecretUrl(postgres_url),
-        nats_url=SecretUrl(nats_url),
-        redis_url=SecretUrl(redis_url),
-    )
-
-
-@pytest.fixture
-async def api(settings):
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(app, raise_app_exceptions=False),
-            base_url="http://calls",
-        ) as client,
-    ):
-        yield client
+from common.config import ConfigError
 
 
 async def start(api, **headers):
@@ -138,6 +114,76 @@ async def test_pages_hold_every_call_once_in_order(api):
     assert seen == made
 
 
+async def test_pages_stay_whole_while_calls_come(api):
+    made = [await start(api) for _ in range(4)]
+    first = (await api.get("/calls", params={"limit": 2})).json()
+    late = await start(api)
+    query = {"limit": 10, "after": first["next_after"]}
+    second = (await api.get("/calls", params=query)).json()
+    assert [call["call_id"] for call in first["calls"] + second["calls"]] == [*made, late]
+    assert second["next_after"] is None
+
+
+async def test_calls_of_one_status_are_listed(api):
+    made = [await start(api) for _ in range(5)]
+    for call_id in made[::2]:
+        await api.post(f"/calls/{call_id}/end", json=COMPLETED)
+    seen, after = [], None
+    while True:
+        query = {"status": "completed", "limit": 2} | ({"after": after} if after else {})
+        page = (await api.get("/calls", params=query)).json()
+        seen += [call["call_id"] for call in page["calls"]]
+        if (after := page["next_after"]) is None:
+            break
+    assert seen == made[::2]
+
+
+async def test_a_cursor_that_is_not_ours_is_refused(api):
+    for _ in range(3):
+        await start(api)
+    good = (await api.get("/calls", params={"limit": 1})).json()["next_after"]
+    flipped = good[:-1] + ("A" if good[-1] != "A" else "B")
+    wrong = [
+        {"after": ""},
+        {"after": "nonsense"},
+        {"after": str(uuid4())},
+        {"after": flipped},
+        {"after": "x" * 10_000},
+        {"after": "a\x00b"},
+        {"after": good, "status": "completed"},
+    ]
+    for query in wrong:
+        answer = await api.get("/calls", params=query)
+        assert answer.status_code == 422, query
+        assert answer.json()["error"]["code"] == "DB_INVALID_CURSOR"
+    assert (await api.get("/calls", params={"after": good})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "query", [{"limit": 0}, {"limit": 1001}, {"status": "none"}, {"offset": 3}]
+)
+async def test_a_wrong_query_is_refused(api, query):
+    assert (await api.get("/calls", params=query)).status_code == 422
+
+
+async def test_without_post_processing_no_call_is_processed(api):
+    call_id = await start(api)
+    await api.post(f"/calls/{call_id}/end", json=COMPLETED)
+    assert (await api.get(f"/calls/{call_id}")).json()["processed_at"] is None
+    for processed, found in (("false", 1), ("true", 0)):
+        page = (await api.get("/calls", params={"processed": processed})).json()
+        assert len(page["calls"]) == found
+    summary = (await api.get("/summary")).json()
+    assert (summary["ended"], summary["processed"], summary["duplicate_effects"]) == (1, 0, 0)
+
+
+async def test_readiness_tells_how_the_database_is(api):
+    answer = await api.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json()["ok"] is True
+    assert answer.json()["pool"]["in_use"] == 0
+
+
 async def test_ids_come_back_on_every_answer(api):
     answer = await api.get(f"/calls/{uuid4()}", headers={"X-Request-ID": "r-1"})
     assert answer.headers["x-request-id"] == "r-1"
@@ -146,9 +192,9 @@ async def test_ids_come_back_on_every_answer(api):
 
 
 def test_missing_settings_are_all_named(monkeypatch):
-    for name in ("CALLS_DATABASE_URL", "CALLS_NATS_URL", "CALLS_REDIS_URL"):
+    for name in ("CALLS_DATABASE__URL", "CALLS_NATS_URL", "CALLS_REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError) as caught:
         from_environment()
-    for name in ("database_url", "nats_url", "redis_url"):
+    for name in ("database", "nats_url", "redis_url"):
         assert name in str(caught.value)

@@ -6,30 +6,24 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, cast
 from uuid import UUID
 
-import asyncpg
 import nats
-from fastapi import Depends, FastAPI, Header, Query, Request, status
+from fastapi import Depends, FastAPI, Header, Query, Request, Response, status
 from fastapi.responses import JSONResponse
 from redis.asyncio import Redis
 from redis.exceptions import RedisError as RedisClientError
 
 from calls_api.context import ContextMiddleware
 from calls_api.idempotency import call_id_for
-from calls_api.models import Call, CallPage, EndCall, StartCall, Summary
+from calls_api.models import CallPage, CallView, EndCall, ListCalls, StartCall, Summary
+from calls_api.processing import processed_at
 from calls_api.publisher import CallPublisher
 from calls_api.settings import Settings
 from calls_api.store import CallStore
-from common.domain.calls import CallStatus
-from common.errors import AppError, DatabaseError, RedisError, map_errors
-
-foreign_errors = map_errors(
-    {
-        asyncpg.PostgresError: DatabaseError,
-        asyncpg.InterfaceError: DatabaseError,
-        RedisClientError: RedisError,
-        OSError: DatabaseError,
-    }
-)
+from calls_api.tables import Call, migrations
+from common.db.core import Health
+from common.db.postgres import PostgresDatabase
+from common.db.postgres.fastapi import DatabaseDep, get_database_health, set_database
+from common.errors import AppError, RedisError, map_errors
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -38,11 +32,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
-            pool = await stack.enter_async_context(
-                asyncpg.create_pool(
-                    settings.database_url.get_secret_value(), min_size=1, max_size=10
-                )
-            )
+            await migrations(settings.database).upgrade()
+            database = await stack.enter_async_context(PostgresDatabase(settings.database))
+            set_database(app, database)
             connection = await nats.connect(
                 settings.nats_url.get_secret_value(), max_reconnect_attempts=-1
             )
@@ -51,9 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
                 settings.redis_url.get_secret_value(), decode_responses=True
             )
             stack.push_async_callback(app.state.redis.aclose)
-            app.state.store = CallStore(pool)
-            app.state.publisher = CallPublisher(connection, app.state.store)
-            await app.state.store.migrate()
+            app.state.publisher = CallPublisher(connection, CallStore(database))
             await app.state.publisher.declare()
             sweep = asyncio.create_task(app.state.publisher.sweep())
             try:
@@ -75,8 +65,8 @@ async def _show_error(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": error.to_dict()}, status_code=error.status)
 
 
-def _store(request: Request) -> CallStore:
-    return cast("CallStore", request.app.state.store)
+def _store(database: DatabaseDep) -> CallStore:
+    return CallStore(database)
 
 
 def _publisher(request: Request) -> CallPublisher:
@@ -92,49 +82,65 @@ StoreDep = Annotated[CallStore, Depends(_store)]
 
 def _add_routes(app: FastAPI) -> None:
     @app.post("/calls", status_code=status.HTTP_201_CREATED)
-    @foreign_errors
     async def start_call(
         body: StartCall,
         store: StoreDep,
+        database: DatabaseDep,
         redis: Annotated[Redis, Depends(_redis)],
         idempotency_key: Annotated[str | None, Header(max_length=128)] = None,
-    ) -> Call:
-        return await store.start(await call_id_for(redis, idempotency_key), body.phone_number)
+    ) -> CallView:
+        with map_errors({RedisClientError: RedisError}):
+            call_id = await call_id_for(redis, idempotency_key)
+        call = await store.start(call_id, body.phone_number)
+        return await _show(database, call)
 
     @app.post("/calls/{call_id}/end")
-    @foreign_errors
     async def end_call(
         call_id: UUID,
         body: EndCall,
         store: StoreDep,
         publisher: Annotated[CallPublisher, Depends(_publisher)],
-    ) -> Call:
+    ) -> CallView:
         call = await store.end(call_id, body)
         await publisher.try_completed(call)
-        return call
+        return CallView.of(call)
 
     @app.get("/calls/{call_id}")
-    @foreign_errors
-    async def get_call(call_id: UUID, store: StoreDep) -> Call:
-        return await store.get(call_id)
+    async def get_call(call_id: UUID, store: StoreDep, database: DatabaseDep) -> CallView:
+        return await _show(database, await store.get(call_id))
 
     @app.get("/calls")
-    @foreign_errors
     async def list_calls(
-        store: StoreDep,
-        status: CallStatus | None = None,
-        processed: bool | None = None,  # noqa: FBT001 - a query parameter has a name
-        after: UUID | None = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+        store: StoreDep, database: DatabaseDep, query: Annotated[ListCalls, Query()]
     ) -> CallPage:
-        calls = await store.page(status=status, processed=processed, after=after, limit=limit)
-        return CallPage(calls=calls, next_after=calls[-1].call_id if len(calls) == limit else None)
+        page = await store.page(status=query.status, after=query.after, limit=query.limit)
+        at = await processed_at(database, page)
+        return CallPage(
+            calls=[
+                CallView.of(call, processed_at=at.get(call.call_id))
+                for call in page
+                if query.processed is None or query.processed == (call.call_id in at)
+            ],
+            next_after=page.next,
+        )
 
     @app.get("/summary")
-    @foreign_errors
     async def summary(store: StoreDep) -> Summary:
         return await store.summary()
 
     @app.get("/livez")
     async def alive() -> dict[str, str]:
         return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def ready(
+        health: Annotated[Health, Depends(get_database_health)], response: Response
+    ) -> Health:
+        if not health.ok:
+            response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+        return health
+
+
+async def _show(database: PostgresDatabase, call: Call) -> CallView:
+    at = await processed_at(database, [call])
+    return CallView.of(call, processed_at=at.get(call.call_id))

@@ -1,13 +1,16 @@
 """The bodies of the HTTP interface."""
 
 from datetime import datetime
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from common.domain import PhoneNumber
 from common.domain.calls import CallFailureReason, CallStatus
+
+if TYPE_CHECKING:
+    from calls_api.tables import Call
 
 
 class Body(BaseModel):
@@ -38,7 +41,16 @@ class EndCall(Body):
         return self
 
 
-class Call(BaseModel):
+class ListCalls(Body):
+    """Query of `GET /calls`."""
+
+    status: CallStatus | None = None
+    processed: bool | None = None
+    after: str | None = Field(default=None, description="`next_after` of the page before")
+    limit: int = Field(default=50, ge=1, le=1000)
+
+
+class CallView(BaseModel):
     """A call as the service shows it."""
 
     call_id: UUID
@@ -50,12 +62,30 @@ class Call(BaseModel):
     ended_at: datetime | None
     processed_at: datetime | None = Field(description="when its transcript record was written")
 
+    @classmethod
+    def of(cls, call: "Call", *, processed_at: datetime | None = None) -> Self:
+        """Show a call as it is stored."""
+        return cls(
+            call_id=call.call_id,
+            phone_number=call.phone_number,
+            status=call.status,
+            duration_seconds=call.duration_seconds,
+            failure_reason=call.failure_reason,
+            started_at=call.created_at,
+            ended_at=call.ended_at,
+            processed_at=processed_at,
+        )
+
 
 class CallPage(BaseModel):
     """Body of `GET /calls`: one page, newest last."""
 
-    calls: list[Call]
-    next_after: UUID | None = Field(description="pass as `after` to get the next page")
+    calls: list[CallView] = Field(
+        description="with `processed` there may be fewer than `limit`, even none, before the end"
+    )
+    next_after: str | None = Field(
+        description="pass as `after`, with the same `status`, to get the next page"
+    )
 
 
 class Summary(BaseModel):

@@ -10,11 +10,12 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.api import StreamConfig
 
-from calls_api.models import Call
 from calls_api.store import CallStore
+from calls_api.tables import Call
 from common.context import inject
 from common.domain import streams
 from common.domain.calls import CallCompleted
+from common.errors import DatabaseError
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class CallPublisher:
         """Publish now if possible; otherwise `sweep` does it later."""
         try:
             await self.completed(call)
-        except (NatsError, OSError, TimeoutError) as error:
+        except (NatsError, DatabaseError, OSError) as error:
             logger.warning(
                 json.dumps({"event": "publish postponed", "error": type(error).__name__})
             )

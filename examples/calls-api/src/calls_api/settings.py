@@ -3,13 +3,23 @@
 from pydantic import Field
 
 from common.config import BaseAppSettings, SecretUrl, load
+from common.db.postgres import PostgresConfig
+
+
+class Database(PostgresConfig):
+    """PostgreSQL, such as postgresql://user:password@host/calls, with this service's defaults."""
+
+    schema_name: str | None = "calls_api"
+    application_name: str = "calls-api"
+    pool_size: int = Field(default=10, ge=1, le=100)
+    max_overflow: int = Field(default=10, ge=0, le=100)
 
 
 class Settings(BaseAppSettings, prefix="CALLS_"):
     """Addresses of the servers, and where to listen."""
 
-    database_url: SecretUrl
-    """PostgreSQL, such as postgresql://user:password@host/calls."""
+    database: Database
+    """Set `url`, and `cursor_keys` where there are several replicas, or pages must outlive one."""
     nats_url: SecretUrl
     """NATS with JetStream."""
     redis_url: SecretUrl
@@ -21,9 +31,14 @@ class Settings(BaseAppSettings, prefix="CALLS_"):
 
 
 def from_environment() -> Settings:
-    """Read CALLS_DATABASE_URL, CALLS_NATS_URL, CALLS_REDIS_URL, CALLS_HOST and CALLS_PORT.
+    """Read CALLS_DATABASE__URL, CALLS_NATS_URL, CALLS_REDIS_URL, CALLS_HOST, CALLS_PORT and more.
 
     Raises:
         ConfigError: something is missing or wrong; the message names all of it.
     """
     return load(Settings)
+
+
+def database_config() -> Database:
+    """The database, for the `common-db` command."""
+    return from_environment().database

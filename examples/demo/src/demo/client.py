@@ -56,11 +56,6 @@ class CallsClient:
         answer = (await self._http.get("/summary")).raise_for_status()
         return cast("dict[str, int]", answer.json())
 
-    async def unprocessed(self, *, limit: int) -> list[str]:
-        """Ids of calls without a transcript record."""
-        page = await self._http.get("/calls", params={"processed": "false", "limit": limit})
-        return [call["call_id"] for call in page.raise_for_status().json()["calls"]]
-
     async def calls(self) -> list[dict[str, str | None]]:
         """All calls, page by page."""
         found: list[dict[str, str | None]] = []

@@ -1,5 +1,7 @@
 """The running system: servers from wheels, services as processes of their own."""
 
+import json
+import secrets
 import sysconfig
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -37,7 +39,8 @@ async def running_system() -> AsyncGenerator[System]:
             ManagedProcess(
                 _command("calls-api"),
                 env={
-                    "CALLS_DATABASE_URL": postgres.url,
+                    "CALLS_DATABASE__URL": postgres.url,
+                    "CALLS_DATABASE__CURSOR_KEYS": json.dumps([secrets.token_hex(32)]),
                     "CALLS_NATS_URL": nats.url,
                     "CALLS_REDIS_URL": valkey.url,
                     "CALLS_PORT": str(port),
@@ -50,9 +53,10 @@ async def running_system() -> AsyncGenerator[System]:
             ManagedProcess(
                 _command("post-processing"),
                 env={
-                    "POST_PROCESSING_DATABASE_URL": postgres.url,
+                    "POST_PROCESSING_DATABASE__URL": postgres.url,
                     "POST_PROCESSING_NATS_URL": nats.url,
                 },
+                ready='"event": "consuming"',
                 name="post-processing",
             )
         )

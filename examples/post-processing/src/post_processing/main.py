@@ -1,22 +1,17 @@
 """The `post-processing` command."""
 
 import asyncio
+import logging
 import signal
 
-import asyncpg
 import nats
 
-from common.config import BaseAppSettings, ConfigError, SecretUrl, load
+from common.config import ConfigError
+from common.db.postgres import PostgresDatabase
+from common.errors import DatabaseError
+from post_processing.settings import Settings, from_environment
+from post_processing.tables import migrations
 from post_processing.worker import Worker
-
-
-class Settings(BaseAppSettings, prefix="POST_PROCESSING_"):
-    """Addresses of the servers."""
-
-    database_url: SecretUrl
-    """PostgreSQL, such as postgresql://user:password@host/calls."""
-    nats_url: SecretUrl
-    """NATS with JetStream."""
 
 
 async def serve(settings: Settings) -> None:
@@ -25,21 +20,21 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    database_url = settings.database_url.get_secret_value()
-    async with asyncpg.create_pool(database_url, min_size=1, max_size=5) as pool:
+    await migrations(settings.database).upgrade()
+    async with PostgresDatabase(settings.database) as database:
         connection = await nats.connect(
             settings.nats_url.get_secret_value(), max_reconnect_attempts=-1
         )
         try:
-            await Worker(connection, pool).run(stopping)
+            await Worker(connection, database).run(stopping)
         finally:
             await connection.close()
 
 
 def main() -> None:
-    """Read POST_PROCESSING_DATABASE_URL and POST_PROCESSING_NATS_URL, then work."""
+    """Work with the settings of the environment."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        settings = load(Settings)
-    except ConfigError as error:
+        asyncio.run(serve(from_environment()))
+    except (ConfigError, DatabaseError) as error:
         raise SystemExit(f"post-processing: {error}") from None
-    asyncio.run(serve(settings))

@@ -6,16 +6,19 @@ import logging
 from contextlib import suppress
 from uuid import UUID
 
-import asyncpg
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 from nats.js.client import JetStreamContext
 
-from common.context import bind, extract, new_id
+from common.context import bind, extract
+from common.db.core import UniqueViolationError, UnitOfWork
+from common.db.postgres import PostgresDatabase
 from common.domain import MessageError, registry, streams
 from common.domain.calls import CallCompleted
+from common.errors import DatabaseError, ValidationError
+from post_processing.tables import InboxMark, Transcript
 
 logger = logging.getLogger(__name__)
 
@@ -25,27 +28,18 @@ ACK_WAIT_SECONDS = 5.0
 EVENT = CallCompleted.__message__
 DEAD_LETTERS = StreamConfig(name="DEAD_LETTERS", subjects=["dead.>"])
 
-# One statement, so the inbox's mark and the effect commit together: a redelivered event
-# finds its mark and has no effect.
-WRITE = """
-with unseen as (
-    insert into inbox (message_id) values ($1) on conflict do nothing returning message_id
-)
-insert into transcripts (session_id, call_id, processing_status) select $2, $3, $4 from unseen
-"""
-
 
 class Worker:
     """Handles each event at least once, and its effect once.
 
     Args:
         nats: a connected client; the caller closes it.
-        pool: an open asyncpg pool; the caller closes it.
+        database: an open database; the caller closes it.
     """
 
-    def __init__(self, nats: Client, pool: asyncpg.Pool) -> None:
+    def __init__(self, nats: Client, database: PostgresDatabase) -> None:
         self._jetstream = nats.jetstream(timeout=5)
-        self._pool = pool
+        self._database = database
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Consume until `stopping` is set; what was fetched by then is finished first.
@@ -66,10 +60,11 @@ class Worker:
                         max_ack_pending=10 * BATCH,
                     ),
                 )
+                logger.info(json.dumps({"event": "consuming"}))
                 while not stopping.is_set():
                     await self._consume(subscription)
                     pause = 0.1
-            except (NatsError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except (NatsError, DatabaseError, OSError) as error:
                 logger.warning(json.dumps({"event": "waiting", "error": type(error).__name__}))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), pause)
@@ -92,12 +87,28 @@ class Worker:
             try:
                 event = registry.decode(EVENT.type, message.data)
                 call_id = UUID(EVENT.key_of(event))
-            except (MessageError, ValueError) as error:
+                message_id = (message.headers or {}).get("Nats-Msg-Id", str(call_id))
+                await self._record(message_id, call_id)
+            except (MessageError, ValidationError, ValueError) as error:
                 await self._bury(message, reason=" ".join(str(error).split())[:500])
                 return
-            message_id = (message.headers or {}).get("Nats-Msg-Id", str(call_id))
-            await self._pool.execute(WRITE, message_id, new_id(), call_id, "completed")
             await message.ack()
+
+    async def _record(self, message_id: str, call_id: UUID) -> None:
+        """Write the transcript record, unless the message was handled before."""
+
+        async def mark_and_write(unit: UnitOfWork) -> None:
+            # The inbox's mark and the effect commit together, and only the first mark is taken.
+            await unit.repository(InboxMark).add(InboxMark(message_id=message_id))
+            await unit.repository(Transcript).add(
+                Transcript(call_id=call_id, processing_status="completed")
+            )
+
+        try:
+            await self._database.run(mark_and_write, idempotent=True)
+        except UniqueViolationError as error:
+            if error.constraint != "pk_inbox":
+                raise
 
     async def _bury(self, message: Msg, *, reason: str) -> None:
         """Store a message that will never be readable as a dead letter, and only then let it go."""

@@ -1,0 +1,38 @@
+"""What the worker is told when it starts."""
+
+from pydantic import Field
+
+from common.config import BaseAppSettings, SecretUrl, load
+from common.db.postgres import PostgresConfig
+
+
+class Database(PostgresConfig):
+    """PostgreSQL, such as postgresql://user:password@host/calls, with this worker's defaults."""
+
+    schema_name: str | None = "post_processing"
+    application_name: str = "post-processing"
+    pool_size: int = Field(default=5, ge=1, le=100)
+    max_overflow: int = Field(default=5, ge=0, le=100)
+
+
+class Settings(BaseAppSettings, prefix="POST_PROCESSING_"):
+    """Addresses of the servers."""
+
+    database: Database
+    """Set `url`."""
+    nats_url: SecretUrl
+    """NATS with JetStream."""
+
+
+def from_environment() -> Settings:
+    """Read POST_PROCESSING_DATABASE__URL, POST_PROCESSING_NATS_URL and more.
+
+    Raises:
+        ConfigError: something is missing or wrong; the message names all of it.
+    """
+    return load(Settings)
+
+
+def database_config() -> Database:
+    """The database, for the `common-db` command."""
+    return from_environment().database
