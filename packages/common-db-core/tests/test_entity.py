@@ -192,6 +192,71 @@ def test_declarations_that_cannot_work_are_refused(declared, message):
         entity_info(Bad)
 
 
+@entity(table="early")
+class Early(BaseModel):
+    id: int
+    later: "Late"
+
+
+@entity(table="early")
+@dataclass
+class EarlyData:
+    id: int
+    later: "Late"
+
+
+@entity(table="lost")
+class LostModel(BaseModel):
+    id: int
+    x: "Nowhere"  # type: ignore[name-defined]  # noqa: F821
+
+
+@entity(table="lost")
+@dataclass
+class LostData:
+    id: int
+    x: "Nowhere"  # type: ignore[name-defined]  # noqa: F821
+
+
+class Late(BaseModel):
+    x: int
+
+
+@pytest.mark.parametrize("cls", [Early, EarlyData])
+def test_types_may_be_defined_after_the_entity(cls):
+    assert entity_info(cls).field("later").kind is Kind.JSON
+    assert entity_info(cls).to_row(cls(id=1, later=Late(x=1))) == (1, {"x": 1})
+
+
+def test_types_may_be_local_to_a_function():
+    class Inside(BaseModel):
+        x: int
+
+    @entity(table="local")
+    class Local(BaseModel):
+        id: int
+        inside: "Inside"
+
+    assert entity_info(Local).field("inside").kind is Kind.JSON
+
+
+@pytest.mark.parametrize("cls", [LostModel, LostData])
+def test_types_that_are_never_defined_are_named(cls):
+    with pytest.raises(EntityDefinitionError, match="Nowhere"):
+        entity_info(cls)
+
+
+@pytest.mark.parametrize("table", ["", "a\0b", "a\nb"])
+def test_a_table_needs_a_name(table):
+    @entity(table=table)
+    @dataclass
+    class Bad:
+        id: int
+
+    with pytest.raises(EntityDefinitionError, match="printable"):
+        entity_info(Bad)
+
+
 @pytest.mark.parametrize(
     "declared", [{"key": "idd"}, {"tenant": "x"}, {"unique": [("id", "nmber")]}]
 )

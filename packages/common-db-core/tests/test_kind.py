@@ -84,7 +84,36 @@ def test_equal_values_are_spelled_alike():
     assert spelled == {"1"}
     long = Decimal("12345678901234567890123456789012345678.12345678901234567890123456789012345678")
     assert decode(Kind.DECIMAL, encode(Kind.DECIMAL, long), 1) == long
-    assert str(normalise(Kind.DECIMAL, Decimal("-0.0"), 1)) == "0.0"
+    for zero, plain in {"-0.0": "0.0", "0E+999999": "0", "0.00": "0.00"}.items():
+        assert str(normalise(Kind.DECIMAL, Decimal(zero), 1)) == plain
+
+
+def test_subclasses_cannot_talk_their_way_past_the_checks():
+    class Text(str):
+        __slots__ = ()
+
+        def __contains__(self, _):
+            return False
+
+        def __len__(self):
+            return 1
+
+        def isascii(self):
+            return True
+
+    class Number(int):
+        def __le__(self, _):
+            return True
+
+        __ge__ = __lt__ = __gt__ = __le__
+
+    for kind, value in (
+        (Kind.TEXT, Text("a\0")),
+        (Kind.TEXT, Text("long")),
+        (Kind.INT, Number(2**80)),
+    ):
+        with pytest.raises(ValueError, match="must"):
+            normalise(kind, value, 3)
 
 
 def test_subclasses_become_plain_values():

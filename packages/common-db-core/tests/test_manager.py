@@ -187,6 +187,29 @@ async def test_closing_is_done_once_however_often_it_is_asked_for():
     assert database.closes == 1
 
 
+async def test_tasks_that_open_and_close_at_once_open_and_close_once(monkeypatch):
+    database = FaultyDatabase()
+    opens = []
+
+    async def slow():
+        opens.append(1)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(database.driver, "open", slow)
+    await asyncio.gather(database.open(), database.open(), database.close())
+    assert (len(opens), database.closes) == (1, 1)
+    with pytest.raises(SessionStateError):
+        await database.open()
+
+
+@pytest.mark.parametrize("isolation", ["snapshot", 1])
+async def test_an_isolation_that_does_not_exist_is_refused(database, isolation):
+    with pytest.raises(ValidationError, match="serializable") as caught:
+        await database.transaction(isolation=isolation).__aenter__()
+    assert caught.value.field == "isolation"
+    assert database.driver.pool().in_use == 0
+
+
 async def test_health_has_latency_and_figures_of_the_pool(database):
     async with database.transaction(), database.transaction():
         health = await database.health()
@@ -223,9 +246,11 @@ async def test_no_call_starts_after_the_deadline(database):
             samples.count,
             lambda: samples.add(Sample(id=1)),
             lambda: anext(samples.stream()),
+            database.transaction().__aenter__,
         ):
             with pytest.raises(DeadlineExceeded):
                 await call()
+    assert database.driver.pool().in_use == 0
     assert await samples.count() == 0
 
 

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 from pydantic import BaseModel, Field
 
-from common.db.core import ANY, Mapper, MemoryDatabase, UnknownFieldError, entity
+from common.db.core import ANY, Mapper, MemoryDatabase, StoredDataError, UnknownFieldError, entity
 from common.errors import ValidationError
 
 
@@ -82,6 +82,15 @@ def test_lists_are_mapped_in_one_validation():
     assert mapper.to_out_list([]) == []
 
 
+def test_what_cannot_be_shown_is_an_error_of_the_server_without_the_values():
+    broken = Person.model_construct(id="secret", name="a", address=None)
+    for show in (mapper.to_out, lambda model: mapper.to_out_list([model])):
+        with pytest.raises(StoredDataError, match="id") as caught:
+            show(broken)
+        assert caught.value.status == 500
+        assert "secret" not in f"{caught.value} {caught.value.__cause__}"
+
+
 def test_aliases_are_for_the_outside():
     class In(BaseModel):
         name: str = Field(alias="displayName")
@@ -132,6 +141,11 @@ def test_dataclasses_are_mapped_as_well():
 
 class PersonInName(BaseModel):
     name: str
+
+
+def test_values_for_fields_that_do_not_exist_are_refused():
+    with pytest.raises(UnknownFieldError, match="did you mean 'note'"):
+        mapper.to_model(PersonIn(name="a"), id=1, notee="lost")
 
 
 def test_fields_without_a_counterpart_are_found_at_construction():

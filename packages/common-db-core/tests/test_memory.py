@@ -39,6 +39,9 @@ async def test_bulk_calls_are_bounded_before_anything_is_stored():
             with pytest.raises(ValidationError) as caught:
                 await write(Sample(id=n) for n in itertools.count())
             assert caught.value.field == "entities"
+            for wrong in (None, 1):
+                with pytest.raises(ValidationError):
+                    await write(cast("Any", wrong))
         assert await samples.count() == 0
         assert await samples.add_many(Sample(id=n) for n in range(3)) == 3
 

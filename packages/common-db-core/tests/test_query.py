@@ -12,6 +12,7 @@ from common.db.core import (
     Field,
     In,
     IsNull,
+    MemoryDatabase,
     Not,
     Or,
     Order,
@@ -22,6 +23,7 @@ from common.db.core import (
     entity,
     entity_info,
 )
+from common.db.core.testing import Item
 from common.errors import ValidationError
 
 
@@ -105,11 +107,28 @@ def test_depth_and_size_are_bounded_where_they_are_built():
         F.a.in_(range(10_001))
     with pytest.raises(ValidationError, match="10000 values"):
         F.a.in_(iter(int, 1))  # endless
-    for several in ("text", b"bytes"):
+    for several in ("text", b"bytes", 1, None):
         with pytest.raises(ValidationError, match="into a list"):
-            F.a.in_(several)
+            F.a.in_(cast("Any", several))
     with pytest.raises(ValidationError, match="at most 8 fields"):
         Query(order_by=[F[f"f{n}"] for n in range(9)])
+
+
+@pytest.mark.parametrize("paged", [False, True])
+async def test_scope_and_cursor_take_nothing_from_a_querys_bounds(paged):
+    deep = F.slug != ""
+    for _ in range(30):
+        deep = ~deep
+    wide = Or(tuple(F.rank == n for n in range(999)))
+    async with MemoryDatabase() as database:
+        items = database.repository(Item, tenant={"merchant": "m1", "domain": "shop"})
+        await items.add_many([Item(slug=f"{n}", rank=n) for n in range(3)])
+        for where in (deep & (F.rank >= 0), wide):
+            query = Query(where, order_by=F.rank)
+            first = await items.find(query, limit=1)
+            after = first.next if paged else None
+            page = await items.find(query, limit=1, after=after)
+            assert [item.rank for item in page] == [int(paged)]
 
 
 def test_a_query_as_a_whole_is_bounded():
@@ -136,6 +155,8 @@ def test_the_order_ends_with_the_primary_key():
     for wrong in ("a", "-a", 1, None):
         with pytest.raises(ValidationError):
             order(wrong)
+        with pytest.raises(ValidationError):
+            Query(order_by=cast("Any", wrong))
 
 
 def test_checked_values_are_as_stored():

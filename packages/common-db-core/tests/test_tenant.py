@@ -55,6 +55,8 @@ def test_no_tenant_is_never_all_tenants(database):
         with pytest.raises(TenantRequiredError, match="ALL_TENANTS") as caught:
             database.repository(Note, tenant=tenant)
         assert caught.value.entity == "Note"
+    with bind(tenant=""), pytest.raises(TenantRequiredError):
+        database.repository(Note)  # an empty header
     with bind(tenant="a"), pytest.raises(TenantRequiredError):
         database.repository(File)  # its tenants are no text: nothing is guessed
     with pytest.raises(UnknownFieldError):

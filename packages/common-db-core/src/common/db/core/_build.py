@@ -8,7 +8,7 @@ import pydantic
 from pydantic import BaseModel, TypeAdapter
 
 from common.db.core._errors import EntityDefinitionError, StoredDataError
-from common.db.core._field import FieldInfo
+from common.db.core._field import LOAD, FieldInfo
 from common.db.core._kind import Kind
 
 E = TypeVar("E")
@@ -29,7 +29,7 @@ def model_builder(
             adapter.append(TypeAdapter(list[model]))  # type: ignore[valid-type]
         values = [dict(zip(names, row, strict=True)) for row in rows]
         try:
-            return adapter[0].validate_python(values, strict=False, by_alias=False, by_name=True)
+            return adapter[0].validate_python(values, **LOAD)
         except pydantic.ValidationError as error:
             raise _unfit(model, error) from None
 
@@ -83,7 +83,7 @@ def _converted(rows: Sequence[Row], converters: Sequence[tuple[int, FieldInfo]])
         else:
             load = each.adapter.validate_python
             columns[position] = tuple(
-                None if value is None else load(value, strict=False) for value in columns[position]
+                None if value is None else load(value, **LOAD) for value in columns[position]
             )
     return list(zip(*columns, strict=True))
 

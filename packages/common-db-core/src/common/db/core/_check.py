@@ -8,24 +8,16 @@ from common.db.core._kind import Kind
 from common.db.core._names import shown
 from common.db.core._query import (
     MAX_IN_VALUES,
-    And,
+    Comparison,
     Condition,
-    Contains,
-    EndsWith,
-    Eq,
-    Ge,
-    Gt,
     In,
     IsNull,
-    Le,
-    Lt,
-    Ne,
+    Junction,
+    Match,
     Not,
-    Or,
     Order,
     Predicate,
     Query,
-    StartsWith,
 )
 from common.errors import ValidationError
 
@@ -67,14 +59,14 @@ def check_query(info: EntityInfo[Any], condition: Condition, *, max_bytes: int) 
 def _check(info: EntityInfo[Any], node: Predicate, room: list[int]) -> Predicate:
     """Check ``node``; ``room``: values of `In` left, bytes left, most bytes of one value."""
     match node:
-        case And() | Or():
+        case Junction():
             return type(node)(tuple(_check(info, part, room) for part in node.parts))
         case Not():
             return Not(_check(info, node.part, room))
         case IsNull():
             info.field(node.field)
             return node
-        case Eq() | Ne() | Lt() | Le() | Gt() | Ge():
+        case Comparison():
             return type(node)(node.field, _value(info, node.field, node.value, room))
         case In():
             room[0] -= len(node.values)
@@ -87,7 +79,7 @@ def _check(info: EntityInfo[Any], node: Predicate, room: list[int]) -> Predicate
             if not values:
                 info.field(node.field)
             return In(node.field, values)
-        case Contains() | StartsWith() | EndsWith():
+        case Match():
             return type(node)(node.field, _text(info, node.field, node.text, room))
         case _:
             raise ValidationError(f"{shown(node)} is no condition that is known here")

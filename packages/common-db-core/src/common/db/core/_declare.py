@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from enum import Enum
+from enum import Enum, Flag
 from types import UnionType
 from typing import (
     Annotated,
@@ -33,8 +33,6 @@ _DECLARATION = "__common_entity__"
 _PYDANTIC_KINDS: Mapping[str, Kind] = {
     "AwareDatetime": Kind.DATETIME,
     "EmailStr": Kind.TEXT,
-    "FutureDate": Kind.DATE,
-    "FutureDatetime": Kind.DATETIME,
     "PastDate": Kind.DATE,
     "PastDatetime": Kind.DATETIME,
 }
@@ -67,8 +65,9 @@ def entity(
 
     Annotations decide the kinds of the fields: `bool`, `int`, `float`, `Decimal`, `str`, `bytes`,
     `UUID`, `datetime`, `date`, enumerations of text or int, and for anything else that pydantic
-    can turn into JSON (models, lists, dicts) an opaque JSON field. ``Annotated[X, Kind.TEXT]``
-    names the kind of a type that is not known here.
+    can turn into JSON (models, lists, dicts) an opaque JSON field. ``Annotated[X, Kind.JSON]``
+    stores a type that is not known here as what pydantic makes of it. Constraints that a field
+    declares (bounds, patterns, ``Literal``) hold for all that is written.
 
     Args:
         table: Name of the table, container or folder.
@@ -139,6 +138,7 @@ def _derive(cls: type[E]) -> EntityInfo[E]:
         )
     fields: tuple[FieldInfo, ...]
     build: Callable[[Sequence[Row]], list[Any]]
+    hints = _hints(cls)
     if issubclass(cls, BaseModel):
         fields = tuple(
             _field(name, key, [each.annotation, *each.metadata])
@@ -146,7 +146,6 @@ def _derive(cls: type[E]) -> EntityInfo[E]:
         )
         build = model_builder(cls, fields)
     elif dataclasses.is_dataclass(cls):
-        hints = get_type_hints(cls, include_extras=True)
         fields = tuple(
             _field(name, each.name, [hints[each.name]]) for each in dataclasses.fields(cls)
         )
@@ -161,6 +160,20 @@ def _derive(cls: type[E]) -> EntityInfo[E]:
     return EntityInfo(entity=cls, fields=fields, build=build, **parts)
 
 
+def _hints(cls: type) -> dict[str, Any]:
+    """Return a class's annotations, with all that they refer to; those of a model it keeps."""
+    try:
+        if issubclass(cls, BaseModel):
+            cls.model_rebuild()
+            return {}
+        return get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise EntityDefinitionError(
+            f"{cls.__name__} refers to {error.name}, which is not defined in its module",
+            entity=cls.__name__,
+        ) from error
+
+
 def _field(entity_name: str, name: str, parts: Sequence[Any]) -> FieldInfo:
     annotation, metadata, nullable = _unwrap(parts[0])
     metadata = [
@@ -171,8 +184,8 @@ def _field(entity_name: str, name: str, parts: Sequence[Any]) -> FieldInfo:
     kind, enum = _kind(annotation, metadata)
     if kind is None:
         raise EntityDefinitionError(
-            f"{entity_name}.{name} cannot be stored as {annotation}: use another type, or name "
-            "its kind with Annotated[..., Kind.TEXT]",
+            f"{entity_name}.{name} cannot be stored as {annotation}: use another type, or store "
+            "what pydantic makes of it with Annotated[..., Kind.JSON]",
             entity=entity_name,
         )
     lengths = [limit for each in metadata if (limit := getattr(each, "max_length", None))]
@@ -182,8 +195,21 @@ def _field(entity_name: str, name: str, parts: Sequence[Any]) -> FieldInfo:
         nullable=nullable,
         max_length=min(lengths) if lengths and kind in (Kind.TEXT, Kind.BYTES) else None,
         enum=enum,
-        annotation=annotation,
+        annotation=Annotated[(annotation, *metadata)] if metadata else annotation,
+        validated=_says_more(annotation, kind, metadata),
     )
+
+
+def _says_more(annotation: Any, kind: Kind, metadata: Iterable[Any]) -> bool:
+    """Tell whether a declaration refuses values that are fine for the field's kind."""
+    constraints = [
+        each
+        for each in metadata
+        if not isinstance(each, Kind | str) and type(each).__name__ != "MaxLen"
+    ]
+    if constraints or kind is Kind.JSON:
+        return bool(constraints) or annotation is not Any
+    return get_origin(annotation) is Literal or hasattr(annotation, "__get_pydantic_core_schema__")
 
 
 def _unwrap(annotation: Any) -> tuple[Any, list[Any], bool]:
@@ -215,7 +241,8 @@ def _kind(annotation: Any, metadata: Iterable[Any]) -> tuple[Kind | None, type[E
         return _kind_of_values(get_args(annotation)), None
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         kind = _kind_of_values([member.value for member in annotation])
-        return (kind if kind in (Kind.TEXT, Kind.INT) else None), annotation
+        fits = kind in (Kind.TEXT, Kind.INT) and not issubclass(annotation, Flag)
+        return (kind if fits else None), annotation  # combinations of flags are no members
     if isinstance(annotation, type) and get_origin(annotation) is None:
         return _kind_of_class(annotation), None
     return (None if get_origin(annotation) is None else Kind.JSON), None

@@ -1,5 +1,6 @@
 """The one way from a repository to a session: state, deadline and reporting."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sized
 from typing import Any, TypeVar
@@ -32,10 +33,10 @@ class Gate(ABC):
         """Return the session; raise `SessionStateError` when it cannot be used."""
 
     @abstractmethod
-    def leave(self, *, failed: bool) -> None:
-        """Take note that a call ended, and whether the session survived it."""
+    def leave(self, error: BaseException | None) -> None:
+        """Take note that a call ended, and of the error that the session did not survive."""
 
-    def fail(self) -> None:  # noqa: B027 - only a unit of work has something to undo
+    def fail(self, error: BaseException) -> None:  # noqa: B027 - only units of work undo anything
         """Take note of a conflict, which undoes the unit of work as a database's error does."""
 
     def require(self, capability: Capability, operation_name: str) -> None:
@@ -77,9 +78,10 @@ class Gate(ABC):
                 if reported.recording and not write and isinstance(result, Sized):
                     reported.set({"db.response.returned_rows": len(result)})
         except BaseException as error:
-            self.leave(failed=not isinstance(error, UnsupportedQuery | UnsupportedOperation))
+            harmless = isinstance(error, UnsupportedQuery | UnsupportedOperation)
+            self.leave(None if harmless else error)
             raise
-        self.leave(failed=False)
+        self.leave(None)
         return result
 
 
@@ -98,8 +100,6 @@ async def shielded(coroutine: Coroutine[Any, Any, T]) -> T:
 
     For what must not stop half way, and has bounds of its own: commit, rollback, close.
     """
-    import asyncio  # noqa: PLC0415 - costly, and running already
-
     task = asyncio.ensure_future(coroutine)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

@@ -73,9 +73,10 @@ def _bool(value: object, _: int) -> bool:
 def _int(value: object, _: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError("must be an int")
-    if not -(2**63) <= value < 2**63:
+    plain = int.__int__(value)  # a subclass may have its own idea of comparing
+    if not -(2**63) <= plain < 2**63:
         raise ValueError("must fit into 64 bits")
-    return int(value)
+    return plain
 
 
 def _float(value: object, _: int) -> float:
@@ -101,12 +102,16 @@ def _decimal(value: object, _: int) -> Decimal:
         raise ValueError(f"must have at most {MAX_DECIMAL_DIGITS} digits before the point")
     if not isinstance(exponent, int) or -exponent > MAX_DECIMAL_DIGITS:
         raise ValueError(f"must have at most {MAX_DECIMAL_DIGITS} digits after the point")
-    return number or abs(number)  # servers know no negative zero
+    # Servers know no negative zero, nor one with an exponent: 0E+99 would be 99 digits long.
+    return number or Decimal((0, (), min(exponent, 0)))
 
 
 def _text(value: object, max_bytes: int) -> str:
     if not isinstance(value, str):
         raise ValueError("must be a str")
+    if type(value) is not str:
+        # Not str(value): that of a (str, Enum) would be the name of the member.
+        value = str.__str__(value)
     if "\0" in value:
         raise ValueError("must not contain the character NUL")
     if len(value) > max_bytes:
@@ -118,8 +123,7 @@ def _text(value: object, max_bytes: int) -> str:
             raise ValueError("must not contain half of a surrogate pair") from None
         if size > max_bytes:
             raise ValueError(f"must be at most {max_bytes} bytes long")
-    # `str(member)` of a (str, Enum) would be the name of the member.
-    return value if type(value) is str else str.__str__(value)
+    return value
 
 
 def _bytes(value: object, max_bytes: int) -> bytes:
@@ -204,7 +208,9 @@ def plain_column(kind: Kind, values: list[object], max_bytes: int) -> bool:
     ``False`` only means that each value has to be looked at on its own.
     """
     plain = _PLAIN.get(kind)
-    if plain is None or set(map(type, values)) != {TYPE_OF_KIND[kind]}:
+    if plain is None or not values:
+        return False
+    if list(map(type, values)).count(TYPE_OF_KIND[kind]) != len(values):
         return False
     return plain(values, max_bytes)
 
@@ -213,7 +219,8 @@ def _plain_text(values: list[str], max_bytes: int) -> bool:
     joined = "".join(values)
     if "\0" in joined:
         return False
-    longest = max(map(len, values))
+    fits = 4 * len(joined) <= max_bytes  # all together, and so each
+    longest = len(joined) if fits else max(map(len, values))
     if joined.isascii():
         return longest <= max_bytes
     try:

@@ -1,14 +1,15 @@
 """The database manager: owner of the connections, and source of repositories."""
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar
+from typing import ClassVar, Final, Self, TypeVar
 
-from common.context import remaining
+from common.context import check_deadline, remaining
 from common.db.core._config import DatabaseConfig
 from common.db.core._cursor import CursorCodec
 from common.db.core._errors import CommitOutcomeUnknown, SerializationConflict
@@ -25,10 +26,7 @@ from common.db.core._session import (
 )
 from common.db.core._tenant import Tenant
 from common.db.core._unit import UnitOfWork, make_repository
-from common.errors import AppError
-
-if TYPE_CHECKING:
-    import asyncio
+from common.errors import AppError, ValidationError
 
 E = TypeVar("E")
 T = TypeVar("T")
@@ -74,6 +72,7 @@ class DatabaseManager(Gate):
         keys = [key.get_secret_value().encode() for key in config.cursor_keys]
         super().__init__(driver, config, CursorCodec(keys, max_bytes=config.max_value_bytes))
         self._state = "not open"
+        self._opening = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -87,21 +86,21 @@ class DatabaseManager(Gate):
         Raises:
             SessionStateError: It was closed before.
         """
-        if self._state == "closed":
-            raise closed("database manager", "closed")
-        if self._state == "not open":
-            await report(self.driver, "open", self.driver.open())
-            self._state = "open"
+        async with self._opening:
+            if self._state == "closed":
+                raise closed("database manager", "closed")
+            if self._state == "not open":
+                await report(self.driver, "open", self.driver.open())
+                self._state = "open"
 
     async def close(self) -> None:
         """Free all connections; does nothing when it is closed already."""
-        import asyncio  # noqa: PLC0415 - costly, and running already
-
-        if self._closing is None:
-            opened, self._state = self._state == "open", "closed"
-            if not opened:
-                return
-            self._closing = asyncio.ensure_future(self.driver.close())
+        async with self._opening:  # what another task is opening has to be closed, too
+            if self._closing is None:
+                opened, self._state = self._state == "open", "closed"
+                if not opened:
+                    return
+                self._closing = asyncio.ensure_future(self.driver.close())
         await shielded(_wait(asyncio.shield(self._closing)))
 
     async def __aenter__(self) -> Self:
@@ -144,12 +143,15 @@ class DatabaseManager(Gate):
             SerializationConflict: On commit, a concurrent transaction won; see `run`.
             CommitOutcomeUnknown: The connection was lost during the commit.
             UnsupportedOperation: The backend has no transactions, or not this isolation.
+            DeadlineExceeded: No time is left; nothing was sent.
         """
         self.enter(write=False)
         self.require(Capability.TRANSACTIONS, "transactions")
-        if isolation not in (None, Isolation.READ_COMMITTED):
-            self.require(Capability.ISOLATION, f"isolation {isolation}")
-        session = await self._begin(isolation, read_only=read_only)
+        level = None if isolation is None else _level(isolation)
+        if level not in (None, Isolation.READ_COMMITTED):
+            self.require(Capability.ISOLATION, f"isolation {level}")
+        check_deadline()
+        session = await self._begin(level, read_only=read_only)
         unit = UnitOfWork(self.driver, self.config, self.codec, session, read_only=read_only)
         try:
             yield unit
@@ -188,8 +190,6 @@ class DatabaseManager(Gate):
             SerializationConflict: The last attempt failed, too.
             CommitOutcomeUnknown: The changes may be stored.
         """
-        import asyncio  # noqa: PLC0415 - costly, and running already
-
         check_int("retries", retries, 0, MAX_RETRIES)
         attempt = 0
         while True:
@@ -212,8 +212,6 @@ class DatabaseManager(Gate):
         Args:
             timeout_seconds: Longest wait for the answer.
         """
-        import asyncio  # noqa: PLC0415 - costly, and running already
-
         system = self.driver.system
         if self._state != "open":
             return Health(ok=False, system=system, error="DB_SESSION_STATE")
@@ -233,12 +231,21 @@ class DatabaseManager(Gate):
             raise closed("database manager", self._state)
         return self.driver.autocommit()
 
-    def leave(self, *, failed: bool) -> None:
+    def leave(self, error: BaseException | None) -> None:
         """Nothing outlives a call here."""
 
     async def _begin(self, isolation: Isolation | None, *, read_only: bool) -> TransactionSession:
         begin = self.driver.begin(isolation=isolation, read_only=read_only)
         return await report(self.driver, "begin", begin)
+
+
+def _level(isolation: str) -> Isolation:
+    try:
+        return Isolation(isolation)
+    except ValueError:
+        raise ValidationError(
+            f"isolation is one of {', '.join(Isolation)}", field="isolation"
+        ) from None
 
 
 async def _wait(closing: Awaitable[None]) -> None:

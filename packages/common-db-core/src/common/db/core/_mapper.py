@@ -7,12 +7,14 @@ from typing import Any, Final, Generic, TypeVar
 import pydantic
 from pydantic import BaseModel, TypeAdapter
 
+from common.db.core._errors import StoredDataError
 from common.db.core._names import unknown_field
 from common.errors import ValidationError
 
 M = TypeVar("M")
 C = TypeVar("C", bound=BaseModel)
 P = TypeVar("P", bound=BaseModel)
+T = TypeVar("T")
 O = TypeVar("O")  # noqa: E741 - Model, Create, Patch, Out
 
 _BY_NAME: Final[Any] = {"from_attributes": True, "by_alias": False, "by_name": True}
@@ -59,11 +61,9 @@ class Mapper(Generic[M, C, P, O]):
 
     def __init__(self, model: type[M], create: type[C], patch: type[P], out: type[O]) -> None:
         self._model = model
-        names = _names(model)
+        self._fields = _names(model)
         for source in (create, patch):
-            for name in source.model_fields:
-                if names is not None and name not in names:
-                    raise unknown_field(model.__name__, name, names)
+            self._known(source.model_fields)
         self._taken = _names(out)
         self._out: TypeAdapter[O] = TypeAdapter(out)
         self._outs: TypeAdapter[list[O]] = TypeAdapter(list[out])  # type: ignore[valid-type]
@@ -76,8 +76,10 @@ class Mapper(Generic[M, C, P, O]):
             **more: Fields that are not the caller's to give: id, tenant.
 
         Raises:
+            UnknownFieldError: ``more`` names a field that the entity does not have.
             ValidationError: The entity does not accept the values, naming the fields.
         """
+        self._known(more)
         return self._made({**_values(create, type(create).model_fields), **more})
 
     def changes(self, patch: P) -> dict[str, object]:
@@ -94,12 +96,21 @@ class Mapper(Generic[M, C, P, O]):
         return self._made({**{name: getattr(model, name) for name in names}, **self.changes(patch)})
 
     def to_out(self, model: M) -> O:
-        """Return what the caller sees of an entity."""
-        return self._out.validate_python(self._source(model), **_BY_NAME)
+        """Return what the caller sees of an entity.
+
+        Raises:
+            StoredDataError: It does not fit, naming the fields.
+        """
+        return self._shown(self._out, self._source(model))
 
     def to_out_list(self, models: Iterable[M]) -> list[O]:
-        """Return what the caller sees of many entities, in one validation."""
-        return self._outs.validate_python(list(map(self._source, models)), **_BY_NAME)
+        """Return what the caller sees of many entities, in one validation; see `to_out`."""
+        return self._shown(self._outs, list(map(self._source, models)))
+
+    def _known(self, names: Iterable[str]) -> None:
+        for name in names:
+            if self._fields is not None and name not in self._fields:
+                raise unknown_field(self._model.__name__, name, self._fields)
 
     def _source(self, model: M) -> object:
         # By name: pydantic would look for attributes by their aliases, and for dataclasses not.
@@ -113,16 +124,27 @@ class Mapper(Generic[M, C, P, O]):
                 return self._model.model_validate(values, **_BY_NAME)
             return self._model(**values)
         except pydantic.ValidationError as error:
-            places = [
-                ".".join(str(part) for part in each["loc"])
-                for each in error.errors(
-                    include_url=False, include_context=False, include_input=False
-                )
-            ]
+            places = _places(error)
             raise ValidationError(
                 f"{self._model.__name__} does not accept {', '.join(places) or 'these values'}",
-                field=places[0] if places and places[0] else None,
+                field=places[0] if places else None,
             ) from None
+
+    def _shown(self, adapter: TypeAdapter[T], source: object) -> T:
+        try:
+            return adapter.validate_python(source, **_BY_NAME)
+        except pydantic.ValidationError as error:
+            # Neither the caller's fault nor with the values, which pydantic quotes.
+            raise StoredDataError(
+                f"a {self._model.__name__} does not fit what is shown of it: "
+                f"{', '.join(_places(error)) or 'its value'}"
+            ) from None
+
+
+def _places(error: pydantic.ValidationError) -> list[str]:
+    """Return the fields that an error of pydantic is about."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return [".".join(map(str, each["loc"])) for each in found if each["loc"]]
 
 
 def _names(model: type) -> tuple[str, ...] | None:

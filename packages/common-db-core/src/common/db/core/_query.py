@@ -32,11 +32,11 @@ class Predicate:
     depth: int
     size: int
 
-    def _init(self, *values: object, depth: int = 1, size: int = 1) -> None:
+    def _init(self, *values: object, extent: tuple[int, int] = (1, 1)) -> None:
         for name, value in zip(self.__match_args__, values, strict=True):
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "depth", depth)
-        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "depth", extent[0])
+        object.__setattr__(self, "size", extent[1])
 
     def _values(self) -> tuple[Any, ...]:
         return tuple([getattr(self, name) for name in self.__match_args__])
@@ -74,7 +74,9 @@ class Predicate:
         return type(self), self._values()
 
 
-class _Comparison(Predicate):
+class Comparison(Predicate):
+    """A field against a value."""
+
     __slots__ = ("field", "value")
     __match_args__ = ("field", "value")
 
@@ -85,37 +87,37 @@ class _Comparison(Predicate):
         self._init(field, value)
 
 
-class Eq(_Comparison):
+class Eq(Comparison):
     """``field = value``."""
 
     __slots__ = ()
 
 
-class Ne(_Comparison):
+class Ne(Comparison):
     """``field <> value``; unknown, and so not returned, where the field is null."""
 
     __slots__ = ()
 
 
-class Lt(_Comparison):
+class Lt(Comparison):
     """``field < value``."""
 
     __slots__ = ()
 
 
-class Le(_Comparison):
+class Le(Comparison):
     """``field <= value``."""
 
     __slots__ = ()
 
 
-class Gt(_Comparison):
+class Gt(Comparison):
     """``field > value``."""
 
     __slots__ = ()
 
 
-class Ge(_Comparison):
+class Ge(Comparison):
     """``field >= value``."""
 
     __slots__ = ()
@@ -146,7 +148,9 @@ class IsNull(Predicate):
         self._init(field)
 
 
-class _Match(Predicate):
+class Match(Predicate):
+    """A text within the field's text."""
+
     __slots__ = ("field", "text")
     __match_args__ = ("field", "text")
 
@@ -157,25 +161,27 @@ class _Match(Predicate):
         self._init(field, text)
 
 
-class Contains(_Match):
+class Contains(Match):
     """The field's text contains ``text``, taken literally and with its case."""
 
     __slots__ = ()
 
 
-class StartsWith(_Match):
+class StartsWith(Match):
     """The field's text starts with ``text``, taken literally and with its case."""
 
     __slots__ = ()
 
 
-class EndsWith(_Match):
+class EndsWith(Match):
     """The field's text ends with ``text``, taken literally and with its case."""
 
     __slots__ = ()
 
 
-class _Junction(Predicate):
+class Junction(Predicate):
+    """Several conditions in one."""
+
     __slots__ = ("parts",)
     __match_args__ = ("parts",)
 
@@ -184,17 +190,16 @@ class _Junction(Predicate):
     def __init__(self, parts: tuple[Predicate, ...]) -> None:
         if not parts:
             raise ValidationError(f"{type(self).__name__}() needs at least one condition")
-        depth, size = _measure(parts)
-        self._init(tuple(parts), depth=depth, size=size)
+        self._init(tuple(parts), extent=_bounded(parts))
 
 
-class And(_Junction):
+class And(Junction):
     """All ``parts`` are true."""
 
     __slots__ = ()
 
 
-class Or(_Junction):
+class Or(Junction):
     """One of ``parts`` is true."""
 
     __slots__ = ()
@@ -209,28 +214,45 @@ class Not(Predicate):
     part: Predicate
 
     def __init__(self, part: Predicate) -> None:
-        depth, size = _measure((part,))
-        self._init(part, depth=depth, size=size)
+        self._init(part, extent=_bounded((part,)))
 
 
-def _parts(node: object, kind: type[_Junction]) -> tuple[Predicate, ...]:
+def _parts(node: object, kind: type[Junction]) -> tuple[Predicate, ...]:
     if not isinstance(node, Predicate):
         raise ValidationError(f"{shown(node)} is no condition: write F.field == value")
     return node.parts if isinstance(node, kind) else (node,)
 
 
-def _measure(parts: Iterable[Predicate]) -> tuple[int, int]:
+def _extent(parts: Iterable[Predicate]) -> tuple[int, int]:
     """Return depth and size of a node with these parts."""
     depth = size = 1
     for part in parts:
         if not isinstance(part, Predicate):
             raise ValidationError(f"{shown(part)} is no condition: write F.field == value")
         depth, size = max(depth, part.depth + 1), size + part.size
+    return depth, size
+
+
+def _bounded(parts: Iterable[Predicate]) -> tuple[int, int]:
+    depth, size = _extent(parts)
     if depth > MAX_DEPTH:
         raise ValidationError(f"a query may be nested at most {MAX_DEPTH} deep")
     if size > MAX_NODES:
         raise ValidationError(f"a query may have at most {MAX_NODES} conditions")
     return depth, size
+
+
+def both(*parts: Predicate | None) -> Predicate | None:
+    """Return the conjunction of the parts that are not ``None``.
+
+    Without bounds: what the library adds to a query (scope, position) takes nothing from it.
+    """
+    given = tuple(part for part in parts if part is not None)
+    if len(given) <= 1:
+        return given[0] if given else None
+    whole = And.__new__(And)
+    whole._init(given, extent=_extent(given))  # noqa: SLF001 - as And does, bounds apart
+    return whole
 
 
 @dataclass(frozen=True)
@@ -281,7 +303,7 @@ class Field:
         Raises:
             ValidationError: More than 10,000 values, or text where a list is meant.
         """
-        if isinstance(values, str | bytes):
+        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
             raise ValidationError(f"{self._name}: in_() takes several values: put it into a list")
         taken: list[object] = []
         for value in values:
@@ -378,7 +400,7 @@ class Query:
     ) -> None:
         if where is not None and not isinstance(where, Predicate):
             raise ValidationError(f"{shown(where)} is no condition: write F.field == value")
-        keys = (order_by,) if isinstance(order_by, Order | Field) else tuple(order_by)
+        keys = tuple(order_by) if isinstance(order_by, Iterable) else (order_by,)
         orders = tuple(key.asc() if isinstance(key, Field) else key for key in keys)
         for order in orders:
             if not isinstance(order, Order):

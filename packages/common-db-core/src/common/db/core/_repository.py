@@ -1,32 +1,25 @@
 """The repository: what an application sees of one entity's table."""
 
 import builtins
-from collections.abc import (
-    AsyncGenerator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from common.db.core._check import CheckedQuery, check_query
+from common.db.core._access import Access
 from common.db.core._cursor import Cursor
 from common.db.core._entity import EntityInfo, Row
 from common.db.core._errors import StaleVersionError
-from common.db.core._gate import Gate, shielded
+from common.db.core._gate import Gate
 from common.db.core._page import NumberedPage, Page, check_int
 from common.db.core._query import Condition
-from common.db.core._select import Scope, Seek, Select, both, reverse
-from common.db.core._session import Capability, Session, key_conflict
+from common.db.core._select import Scope, Seek, Select, reverse
+from common.db.core._session import key_conflict
 from common.db.core._version import ANY, Expected
 from common.db.core._write import (
     bounded,
     check_changes,
     check_expected,
     check_key,
-    check_tenants,
     deletion,
     equality,
     overwriting,
@@ -35,7 +28,6 @@ from common.db.core._write import (
 from common.errors import NotFoundError, ValidationError
 
 E = TypeVar("E")
-T = TypeVar("T")
 
 KeyValue: TypeAlias = Any
 """A primary key: a value, or a tuple of values where it has several fields."""
@@ -60,7 +52,7 @@ class Repository(Generic[E]):
         self._gate = gate
         self._info = info
         self._scope = scope
-        self._max_bytes = gate.config.max_value_bytes
+        self._access = Access(gate, info, scope)
 
     # Reading
 
@@ -70,12 +62,13 @@ class Repository(Generic[E]):
         Raises:
             NotFoundError: There is none, it is marked as deleted, or it is another tenant's.
         """
-        return self._one(await self._get(check_key(self._info, id)), id)
+        return self._one(await self._access.get(check_key(self._info, id)), id)
 
     async def find_one(self, query: Condition = None) -> E | None:
         """Return the first entity in the query's order, or ``None``."""
-        checked = self._check(query)
-        rows = await self._select(Select(self._within(checked), checked.order, limit=1))
+        checked = self._access.check(query)
+        where = self._access.within(checked)
+        rows = await self._access.select(Select(where, checked.order, limit=1))
         return self._info.build_many(rows)[0] if rows else None
 
     async def find(
@@ -102,16 +95,16 @@ class Repository(Generic[E]):
         check_int("limit", limit, 1, self._gate.config.max_limit)
         if after is not None and before is not None:
             raise ValidationError("give after or before, not both", field="before")
-        checked = self._check(query)
+        checked = self._access.check(query)
         order, seek = checked.order, None
         if after is not None:
-            seek = self._seek(checked, after, "after")
+            seek = self._access.seek(checked, after, "after")
         if before is not None:
-            seek = self._seek(checked, before, "before")
+            seek = self._access.seek(checked, before, "before")
             order = reverse(order)
             seek = Seek(order, seek.keys, seek.nullable)
-        where = self._within(checked)
-        rows = await self._select(Select(where, order, limit=limit + 1, seek=seek))
+        where = self._access.within(checked)
+        rows = await self._access.select(Select(where, order, limit=limit + 1, seek=seek))
         more, rows = len(rows) > limit, rows[:limit]
         if before is not None:
             rows = rows[::-1]
@@ -119,9 +112,9 @@ class Repository(Generic[E]):
         return Page(
             items=self._info.build_many(rows),
             limit=limit,
-            next=None if at_end else self._cursor(checked, rows[-1]),
-            previous=None if at_start else self._cursor(checked, rows[0]),
-            total=await self._count(where) if total else None,
+            next=None if at_end else self._access.cursor(checked, rows[-1]),
+            previous=None if at_start else self._access.cursor(checked, rows[0]),
+            total=await self._access.count(where) if total else None,
         )
 
     async def find_page(
@@ -140,16 +133,16 @@ class Repository(Generic[E]):
         """
         check_int("limit", limit, 1, self._gate.config.max_limit)
         check_int("page", page, 1, self._gate.config.max_offset // limit + 1)
-        checked = self._check(query)
-        where = self._within(checked)
-        offset = (page - 1) * limit
-        rows = await self._select(Select(where, checked.order, limit=limit + 1, offset=offset))
+        checked = self._access.check(query)
+        where = self._access.within(checked)
+        select = Select(where, checked.order, limit=limit + 1, offset=(page - 1) * limit)
+        rows = await self._access.select(select)
         return NumberedPage(
             items=self._info.build_many(rows[:limit]),
             page=page,
             limit=limit,
             has_next=len(rows) > limit,
-            total=await self._count(where) if total else None,
+            total=await self._access.count(where) if total else None,
         )
 
     async def list(
@@ -165,21 +158,19 @@ class Repository(Generic[E]):
         """
         check_int("limit", limit, 1, self._gate.config.max_limit)
         check_int("offset", offset, 0, self._gate.config.max_offset)
-        checked = self._check(equality(filters))
-        where = self._within(checked)
-        rows = await self._select(Select(where, checked.order, limit=limit, offset=offset))
+        checked = self._access.check(equality(filters))
+        where = self._access.within(checked)
+        rows = await self._access.select(Select(where, checked.order, limit=limit, offset=offset))
         return self._info.build_many(rows)
 
     async def count(self, query: Condition = None) -> int:
         """Return the number of entities."""
-        return await self._count(self._within(self._check(query)))
+        return await self._access.count(self._access.within(self._access.check(query)))
 
     async def exists(self, query: Condition = None) -> bool:
         """Tell whether there is such an entity."""
-        where = self._within(self._check(query))
-        return await self._gate.call(
-            "exists", self._info.table, lambda session: session.exists(self._info, where)
-        )
+        where = self._access.within(self._access.check(query))
+        return await self._access.exists(where)
 
     def stream(self, query: Condition = None, *, batch: int = 1_000) -> AsyncGenerator[E, None]:
         """Yield all entities in order, with a bounded number of them in memory.
@@ -191,8 +182,8 @@ class Repository(Generic[E]):
             batch: Entities to fetch at a time, up to 10,000.
         """
         check_int("batch", batch, 1, MAX_BATCH)
-        checked = self._check(query)
-        return self._stream(Select(self._within(checked), checked.order), batch)
+        checked = self._access.check(query)
+        return self._stream(Select(self._access.within(checked), checked.order), batch)
 
     # Writing
 
@@ -204,8 +195,8 @@ class Repository(Generic[E]):
                 tenant, or the values of a unique constraint are taken.
             TenantMismatchError: The entity carries another tenant.
         """
-        row = self._rows([entity])[0]
-        stored = await self._write("insert", lambda session: session.insert(self._info, row))
+        row = self._access.rows([entity])[0]
+        stored = await self._access.write("insert", lambda session: session.insert(self._info, row))
         return self._info.build_many([stored])[0]
 
     async def add_many(self, entities: Iterable[E]) -> int:
@@ -215,10 +206,10 @@ class Repository(Generic[E]):
             UniqueViolationError: As `add`; nothing is stored.
             TenantMismatchError: One carries another tenant; nothing is stored.
         """
-        rows = self._rows(bounded(entities, self._gate.config.max_bulk))
+        rows = self._access.rows(bounded(entities, self._gate.config.max_bulk))
         if not rows:
             return 0
-        return await self._write(
+        return await self._access.write(
             "insert", lambda session: session.insert_many(self._info, rows), len(rows)
         )
 
@@ -235,20 +226,23 @@ class Repository(Generic[E]):
             StaleVersionError: The row has another version, or is gone.
         """
         check_expected(self._info, expected)
-        row = self._rows([entity])[0]
+        row = self._access.rows([entity])[0]
         if expected is not ANY:
             key = self._info.key_of(row)
             changes, scope = overwriting(self._info, row)
-            stored = await self._write(
+            stored = await self._access.write(
                 "update", lambda session: session.update(self._info, key, changes, scope, expected)
             )
             if stored is None:
-                raise self._stale(expected, await self._get(key))
+                raise self._stale(expected, await self._access.get(key))
         else:
-            stored = await self._write("upsert", lambda session: session.upsert(self._info, row))
+            stored = await self._access.write(
+                "upsert", lambda session: session.upsert(self._info, row)
+            )
             if stored is None:
-                self._gate.fail()
-                raise key_conflict(self._info)
+                conflict = key_conflict(self._info)
+                self._gate.fail(conflict)
+                raise conflict
         return self._info.build_many([stored])[0]
 
     async def upsert_many(self, entities: Iterable[E]) -> int:
@@ -258,14 +252,14 @@ class Repository(Generic[E]):
             UniqueViolationError: As `upsert`; nothing is stored.
             ValidationError: The same primary key comes twice.
         """
-        rows = self._rows(bounded(entities, self._gate.config.max_bulk))
+        rows = self._access.rows(bounded(entities, self._gate.config.max_bulk))
         if repeated_key(self._info, rows):
             raise ValidationError(
                 f"the same {', '.join(self._info.key)} comes twice", field=self._info.key[0]
             )
         if not rows:
             return 0
-        return await self._write(
+        return await self._access.write(
             "upsert", lambda session: session.upsert_many(self._info, rows), len(rows)
         )
 
@@ -280,29 +274,31 @@ class Repository(Generic[E]):
 
         Args:
             id: Its primary key.
-            changes: Field to new value; none at all only checks the version.
+            changes: Field to new value; none at all only checks the version. Constraints that
+                fields declare hold; validators that are methods of the class do not run.
             expected: The version that was read; ``ANY`` overwrites whatever is there.
 
         Raises:
             NotFoundError: There is no such entity.
             StaleVersionError: It has another version: someone was faster.
             UnknownFieldError: A field does not exist.
-            ValidationError: A field is the key, a tenant field, or set by the library.
+            ValidationError: A value does not fit, or a field is the key, a tenant field, or set
+                by the library.
         """
         key = check_key(self._info, id)
         check_expected(self._info, expected)
-        checked = check_changes(self._info, changes, max_bytes=self._max_bytes)
+        checked = check_changes(self._info, changes, max_bytes=self._gate.config.max_value_bytes)
         if not checked:
-            row = self._found(await self._get(key), id)
+            row = self._found(await self._access.get(key), id)
             if expected is not ANY and self._version(row) != expected:
                 raise self._stale(expected, row)
             return self._one(row, id)
-        stored = await self._write(
+        stored = await self._access.write(
             "update",
             lambda session: session.update(self._info, key, checked, self._scope, expected),
         )
         if stored is None:
-            current = None if expected is ANY else await self._get(key)
+            current = None if expected is ANY else await self._access.get(key)
             raise self._stale(expected, self._found(current, id))
         return self._one(stored, id)
 
@@ -316,17 +312,17 @@ class Repository(Generic[E]):
         check_expected(self._info, expected)
         marks = deletion(self._info)
         if marks:
-            stored = await self._write(
+            stored = await self._access.write(
                 "update",
                 lambda session: session.update(self._info, key, marks, self._scope, expected),
             )
             done = stored is not None
         else:
-            done = await self._write(
+            done = await self._access.write(
                 "delete", lambda session: session.delete(self._info, key, self._scope, expected)
             )
         if not done and expected is not ANY:
-            current = await self._get(key)
+            current = await self._access.get(key)
             if current is not None:
                 raise self._stale(expected, current)
         return done
@@ -334,73 +330,11 @@ class Repository(Generic[E]):
     def __repr__(self) -> str:
         return f"Repository({self._info.name})"
 
-    # What all of them go through
-
-    def _check(self, query: Condition) -> CheckedQuery:
-        return check_query(self._info, query, max_bytes=self._max_bytes)
-
-    def _within(self, query: CheckedQuery) -> Any:
-        return both(self._scope.predicate, query.where)
-
-    def _seek(self, query: CheckedQuery, cursor: Cursor, name: str) -> Seek:
-        return self._gate.codec.read(self._info, query, self._scope, cursor, name=name)
-
-    def _cursor(self, query: CheckedQuery, row: Row) -> Cursor:
-        return self._gate.codec.write(self._info, query, self._scope, row)
-
-    async def _get(self, key: tuple[Any, ...]) -> Row | None:
-        return await self._gate.call(
-            "get", self._info.table, lambda session: session.get(self._info, key, self._scope)
-        )
-
-    async def _select(self, select: Select) -> Sequence[Row]:
-        if select.offset:
-            self._gate.require(Capability.OFFSET, "offsets")
-        return await self._gate.call(
-            "select", self._info.table, lambda session: session.select(self._info, select)
-        )
-
-    async def _count(self, where: Any) -> int:
-        return await self._gate.call(
-            "count", self._info.table, lambda session: session.count(self._info, where)
-        )
-
     async def _stream(self, select: Select, batch: int) -> AsyncGenerator[E, None]:
-        opened: builtins.list[AsyncGenerator[Sequence[Row], None]] = []
-
-        async def fetch(session: Session) -> Sequence[Row]:
-            if not opened:
-                opened.append(session.stream(self._info, select, batch))
-            try:
-                return await anext(opened[0])
-            except StopAsyncIteration:
-                return ()
-
-        try:
-            while True:
-                rows = await self._gate.call("stream", self._info.table, fetch)
-                if not rows:
-                    return
+        async with aclosing(self._access.stream(select, batch)) as batches:
+            async for rows in batches:
                 for entity in self._info.build_many(rows):
                     yield entity
-        finally:
-            for rest in opened:
-                await shielded(rest.aclose())
-
-    async def _write(
-        self,
-        name: str,
-        primitive: Callable[[Session], Awaitable[T]],
-        batch_size: int | None = None,
-    ) -> T:
-        return await self._gate.call(
-            name, self._info.table, primitive, write=True, batch_size=batch_size
-        )
-
-    def _rows(self, entities: Sequence[E]) -> builtins.list[tuple[Any, ...]]:
-        rows = self._info.to_rows(entities, max_bytes=self._max_bytes)
-        check_tenants(self._info, rows, self._scope)
-        return rows
 
     def _found(self, row: Row | None, id: KeyValue) -> Row:  # noqa: A002
         if row is None:

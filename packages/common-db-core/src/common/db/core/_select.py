@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from common.db.core._entity import EntityInfo
-from common.db.core._query import And, Eq, Gt, In, IsNull, Lt, Not, Or, Order, Predicate
+from common.db.core._query import And, Eq, Gt, In, IsNull, Lt, Not, Or, Order, Predicate, both
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,6 @@ class Select:
     def predicate(self) -> Predicate | None:
         """``where`` and ``seek`` in one condition."""
         return both(self.where, None if self.seek is None else self.seek.predicate)
-
-
-def both(*parts: Predicate | None) -> Predicate | None:
-    """Return the conjunction of the parts that are not ``None``."""
-    given = [part for part in parts if part is not None]
-    if len(given) <= 1:
-        return given[0] if given else None
-    return And(tuple(given))
 
 
 def reverse(order: tuple[Order, ...]) -> tuple[Order, ...]:

@@ -71,7 +71,7 @@ def _values(info: EntityInfo[Any], tenant: Tenant) -> Mapping[str, object]:
     only = info.tenant[0] if len(info.tenant) == 1 else None
     if tenant is None:
         if only is not None and info.field(only).kind is Kind.TEXT:
-            return {only: current().tenant}
+            return {only: current().tenant or None}  # an empty header names nobody
         return {}
     if only is None:
         raise ValidationError(

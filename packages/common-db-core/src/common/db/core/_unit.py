@@ -18,7 +18,8 @@ class UnitOfWork(Gate):
     """Repositories whose writes take effect together, or not at all.
 
     It belongs to one task at a time. After an error of the database it can only be left: even
-    when the error was caught, leaving it raises `SessionStateError`, since nothing was stored.
+    when the error was caught, leaving it raises `SessionStateError`, since nothing was stored,
+    with the error as its ``__cause__``.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class UnitOfWork(Gate):
         self._session = session
         self._read_only = read_only
         self._state = "open"
+        self._error: BaseException | None = None
 
     def repository(self, entity: type[E], *, tenant: Tenant = None) -> Repository[E]:
         """Return the repository of an entity within this transaction.
@@ -60,15 +62,17 @@ class UnitOfWork(Gate):
         self._state = "busy"
         return self._session
 
-    def leave(self, *, failed: bool) -> None:
+    def leave(self, error: BaseException | None) -> None:
         """Give the session back after a call."""
         if self._state == "busy":
-            self._state = "failed" if failed else "open"
+            self._state = "open"
+            if error is not None:
+                self.fail(error)
 
-    def fail(self) -> None:
+    def fail(self, error: BaseException) -> None:
         """Let the transaction end in a rollback."""
         if self._state == "open":
-            self._state = "failed"
+            self._state, self._error = "failed", error
 
     async def end(self, *, commit: bool) -> None:
         """Commit or roll back, whatever happens to the task meanwhile.
@@ -77,6 +81,7 @@ class UnitOfWork(Gate):
             SessionStateError: It was to be committed, and had failed.
         """
         state, self._state = self._state, "closed"
+        error, self._error = self._error, None
         if commit and state == "open":
             await shielded(report(self.driver, "commit", self._session.commit()))
             return
@@ -87,7 +92,7 @@ class UnitOfWork(Gate):
                 f"the unit of work {why}, so nothing was stored: let its errors out of the "
                 "`async with`, and await all it does",
                 state=state,
-            )
+            ) from error
 
     def _usable(self) -> None:
         if self._state == "closed":
@@ -100,7 +105,7 @@ class UnitOfWork(Gate):
             raise SessionStateError(
                 "an earlier error undid the unit of work: leave it, and start again",
                 state="failed",
-            )
+            ) from self._error
 
 
 def make_repository(gate: Gate, entity: type[E], tenant: Tenant) -> Repository[E]:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from common.db.core._entity import MAX_KEY_BYTES, EntityInfo, Row
@@ -25,7 +26,8 @@ def check_key(info: EntityInfo[Any], key: object) -> tuple[Any, ...]:
             f"the key of {info.name} is a tuple of {', '.join(info.key)}", field=info.key[0]
         )
     return tuple(
-        info.field(name).check(value, max_bytes=MAX_KEY_BYTES)
+        # Not check(): rows from before a constraint was declared can still be deleted.
+        info.field(name).check_value(value, max_bytes=MAX_KEY_BYTES)
         for name, value in zip(info.key, values, strict=True)
     )
 
@@ -68,7 +70,7 @@ def check_tenants(info: EntityInfo[Any], rows: Sequence[Row], scope: Scope) -> N
     """Refuse rows of another tenant than the repository's."""
     for name, value in scope.tenant:
         position = info.index(name)
-        if any(row[position] != value for row in rows):
+        if [row[position] for row in rows].count(value) != len(rows):
             raise TenantMismatchError(
                 f"this repository is bound to another {name} than the {info.name} carries",
                 entity=info.name,
@@ -77,6 +79,8 @@ def check_tenants(info: EntityInfo[Any], rows: Sequence[Row], scope: Scope) -> N
 
 def bounded(entities: Iterable[E], most: int) -> list[E]:
     """Return the entities of one bulk call, unless they are too many."""
+    if not isinstance(entities, Iterable):
+        raise ValidationError("give several entities, as a list", field="entities")
     taken = list(itertools.islice(entities, most + 1))
     if len(taken) > most:
         raise ValidationError(
@@ -100,7 +104,8 @@ def deletion(info: EntityInfo[Any]) -> dict[str, Any]:
 
 def repeated_key(info: EntityInfo[Any], rows: Sequence[Row]) -> bool:
     """Tell whether two rows have the same primary key."""
-    return len(set(map(info.key_of, rows))) != len(rows)
+    key_of = itemgetter(*map(info.index, info.key))
+    return len(set(map(key_of, rows))) != len(rows)
 
 
 def equality(filters: object) -> Predicate | None:

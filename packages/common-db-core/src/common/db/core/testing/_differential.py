@@ -76,7 +76,11 @@ class DifferentialContract(ContractBase):
         await memory.add_many(rows)
         compared = 0
         for query, limit in random_queries(self.examples):
-            compared += await assert_agree(memory, samples, query, limit=limit)
+            try:
+                compared += await assert_agree(memory, samples, query, limit=limit)
+            except AssertionError as error:
+                error.add_note(f"for {query!r}, in pages of {limit}")
+                raise
         if self.capabilities == frozenset(Capability):
             assert compared == self.examples
 

@@ -72,6 +72,7 @@ class TransactionContract(ContractBase):
                     await mine.add(Sample(id=3))
                 assert caught.value.state == "failed"
         assert left.value.state == "failed"
+        assert isinstance(left.value.__cause__, UniqueViolationError)
         assert ids(await samples.find()) == [1]
 
     async def test_bad_input_and_missing_rows_do_not_undo_it(
