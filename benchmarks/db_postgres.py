@@ -146,6 +146,14 @@ def calls(number, cls: Any = Call, **more):
     ]
 
 
+def rows_of(entities):
+    """Return the rows as one would write it by hand for this table, and no other."""
+    return [
+        (c.id, c.merchant, c.number, c.status, c.seconds, c.cost, c.started_at, c.note, 1)
+        for c in entities
+    ]
+
+
 def bars(limit, against):
     yield Bar(contender="common", against=against, ratio=limit)
     yield Bar(contender="common", against="advanced-alchemy", ratio=0.5)
@@ -289,10 +297,7 @@ async def inserting(database, pool, sessions):
     gc.freeze()  # no service holds these; the collector would look at them all the time
 
     async def copy(_):
-        records = [
-            (c.id, c.merchant, c.number, c.status, c.seconds, c.cost, c.started_at, c.note, 1)
-            for c in plain.pop()
-        ]
+        records = rows_of(plain.pop())
         async with pool.acquire() as connection:
             await connection.copy_records_to_table("calls", columns=COLUMNS, records=records)
 
@@ -324,32 +329,14 @@ async def inserting(database, pool, sessions):
 
 
 async def upserting(database, pool, sessions):
-    rounds = 9
+    rounds = 15
     repository = database.repository(Call)
     stored = calls(2_000)
     await repository.add_many(stored)
     await pool.execute("VACUUM ANALYZE calls")
 
     async def unnest(_):
-        columns = list(
-            zip(
-                *[
-                    (
-                        c.id,
-                        c.merchant,
-                        c.number,
-                        c.status,
-                        c.seconds,
-                        c.cost,
-                        c.started_at,
-                        c.note,
-                        1,
-                    )
-                    for c in stored
-                ],
-                strict=True,
-            )
-        )
+        columns = zip(*rows_of(stored), strict=True)
         await pool.execute(UPSERT, *columns)
 
     async def core(_):

@@ -3,13 +3,15 @@
 import inspect
 from contextlib import aclosing
 from datetime import UTC
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
 from postgres_entities import OTHER, TENANT, Agent, Leg, Records, State
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from common.context import bind
 from common.db.core import (
@@ -27,6 +29,7 @@ from common.db.core import (
     TenantMismatchError,
     TenantRequiredError,
     UniqueViolationError,
+    UnsupportedOperation,
     entity_info,
 )
 from common.db.postgres import Base, PostgresDatabase, SoftDeleteMixin, new_metadata, orm_session
@@ -218,6 +221,58 @@ async def test_statements_over_entities_see_neither_deleted_nor_foreign_rows(
         await database.select(sa.select(Agent))
 
 
+FOREIGN_WRITES: dict[str, tuple[type[Exception], Any]] = {
+    "add": (TenantMismatchError, lambda s, _: s.add(Agent(**OTHER, name="sneaked"))),
+    "change": (TenantMismatchError, lambda s, theirs: s.add(renamed(theirs))),
+    "take over": (TenantMismatchError, lambda s, theirs: s.add(renamed(theirs, **TENANT))),
+    "delete": (TenantMismatchError, lambda s, theirs: s.delete(theirs)),
+    "insert": (TenantRequiredError, lambda s, _: s.execute(
+        sa.insert(Agent).values(id=uuid4(), **OTHER, name="sneaked"))),
+    "upsert": (TenantRequiredError, lambda s, theirs: s.execute(
+        insert(Agent).values(id=theirs.id, **TENANT, name="stolen")
+        .on_conflict_do_update(index_elements=["id"], set_=TENANT))),
+    "hand over": (TenantMismatchError, lambda s, _: s.execute(sa.update(Agent).values(**OTHER))),
+    "hand over by parameters": (TenantMismatchError, lambda s, _: s.execute(
+        sa.update(Agent), {"merchant_id": "m2"})),
+    "update by key": (UnsupportedOperation, lambda s, theirs: s.execute(
+        sa.update(Agent), [{"id": theirs.id, "full_name": "x"}])),
+    "copy": (UnsupportedOperation, lambda s, _: s.execute(
+        sa.insert(Leg).from_select(["id", "agent_id"], sa.select(sa.literal(1), Agent.id)))),
+}  # fmt: skip
+
+
+def renamed(theirs: Agent, **values: str) -> Agent:
+    for name, value in {"full_name": "x", **values}.items():
+        setattr(theirs, name, value)
+    return theirs
+
+
+@pytest.mark.parametrize("write", FOREIGN_WRITES)
+async def test_a_session_writes_rows_of_its_tenant_only(database: PostgresDatabase, write: str):
+    await database.repository(Agent, tenant=TENANT).add(agent("mine"))
+    theirs = await database.repository(Agent, tenant=OTHER).add(Agent(**OTHER, name="theirs"))
+    before = await raw(database)
+    error, work = FOREIGN_WRITES[write]
+
+    async def attempt(tenant: Any) -> None:
+        async with database.session(tenant=tenant) as session:
+            if inspect.isawaitable(pending := work(session, theirs)):
+                await pending
+
+    with pytest.raises(error):
+        await attempt(TENANT)
+    with pytest.raises((error, TenantRequiredError)):
+        await attempt(None)
+    assert await raw(database) == before
+
+
+async def test_a_session_for_all_tenants_may_write_for_each(database: PostgresDatabase):
+    async with database.session(tenant=ALL_TENANTS) as session:
+        session.add_all([agent("mine"), Agent(**OTHER, name="theirs")])
+        await session.execute(sa.insert(Agent).values(id=uuid4(), **OTHER, name="more"))
+    assert sorted(row.name for row in await raw(database)) == ["mine", "more", "theirs"]
+
+
 async def test_a_session_and_repositories_share_one_transaction(database: PostgresDatabase):
 
     async def failing() -> None:
@@ -265,6 +320,87 @@ def test_a_total_unique_constraint_beside_soft_delete_is_refused():
             name: Mapped[str] = mapped_column(unique=True)
 
 
+class Reversed(sa.TypeDecorator[str]):
+    """As those that encrypt: what SQLAlchemy would store is not what the instance holds."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        return value and value[::-1]
+
+    def process_result_value(self, value: Any, dialect: Any) -> str | None:
+        return value and value[::-1]
+
+
+class Short(sa.TypeDecorator[str]):
+    """Converts nothing, so it may be used."""
+
+    impl = sa.String(5)
+    cache_ok = True
+
+
+class Models(Base):
+    """Tables that other tests do not have."""
+
+    __abstract__ = True
+    metadata = new_metadata()
+
+
+class Narrow(Models):
+    """Columns narrower than the contract's kinds, and a renamed unique one."""
+
+    __tablename__ = "narrow"
+    __unique__ = (("full_name",),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    small: Mapped[int] = mapped_column(sa.SmallInteger, default=1)
+    full_name: Mapped[str | None] = mapped_column("display", Short)
+    amount: Mapped[Decimal] = mapped_column(sa.Numeric(6, 2), default=Decimal(1))
+
+
+async def test_values_that_do_not_fit_a_narrow_column_are_refused_by_every_write(
+    database: PostgresDatabase,
+):
+    table: Any = Narrow.__table__
+    async with database.session() as session:
+        await session.execute(sa.schema.CreateTable(table))
+    rows = database.repository(Narrow)
+    await rows.add(Narrow(id=1, full_name="ada"))
+    for wrong in ({"small": 2**15}, {"small": -(2**40)}, {"amount": Decimal(10**4)}):
+        for write in (
+            rows.add(Narrow(id=2, **wrong)),
+            rows.add_many([Narrow(id=3), Narrow(id=2, **wrong)]),
+            rows.upsert(Narrow(id=1, **wrong)),
+            rows.upsert_many([Narrow(id=3), Narrow(id=1, **wrong)]),
+            rows.update(1, wrong, expected=ANY),
+        ):
+            with pytest.raises(ValidationError, match="fit"):
+                await write
+    assert await rows.count() == 1
+    assert database._postgres.pool().in_use == 0
+    with pytest.raises(UniqueViolationError) as caught:
+        await rows.add(Narrow(id=2, full_name="ada"))
+    assert caught.value.fields == ("full_name",)
+
+
+def test_a_class_over_two_tables_is_refused():
+    with pytest.raises(EntityDefinitionError, match="one table"):
+
+        class Wider(Narrow):  # pyright: ignore[reportUnusedClass]
+            __tablename__ = "wider"
+            id: Mapped[int] = mapped_column(sa.ForeignKey("narrow.id"), primary_key=True)
+
+
+def test_an_expression_is_no_field():
+    with pytest.raises(EntityDefinitionError, match="expression"):
+
+        class Shouting(Models):  # pyright: ignore[reportUnusedClass]
+            __tablename__ = "shouting"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            loud: Mapped[bool] = column_property(sa.true())
+
+
 @pytest.mark.parametrize(
     ("type_", "hint"),
     [
@@ -273,7 +409,15 @@ def test_a_total_unique_constraint_beside_soft_delete_is_refused():
         (sa.Enum(State), "native_enum=False"),
         (sa.Enum(State, native_enum=False), "values_callable"),
         (sa.Uuid(as_uuid=False), "as_uuid=True"),
+        (sa.Uuid(native_uuid=False), "own type"),
         (sa.Numeric(asdecimal=False), "Double"),
+        (sa.REAL(), "Double"),
+        (sa.Float(24), "Double"),
+        (sa.CHAR(5), "String"),
+        (sa.PickleType(), "conversion"),
+        (Reversed(), "conversion"),
+        ((sa.BigInteger, sa.Computed("id * 2")), "only the server"),
+        ((sa.BigInteger, sa.Identity(always=True)), "only the server"),
     ],
 )
 def test_a_column_that_cannot_be_an_entitys_says_what_to_use(type_: Any, hint: str):
@@ -281,8 +425,9 @@ def test_a_column_that_cannot_be_an_entitys_says_what_to_use(type_: Any, hint: s
         __abstract__ = True
         metadata = new_metadata()
 
+    type_ = type_ if isinstance(type_, tuple) else (type_,)
     key: Any = mapped_column(sa.BigInteger, primary_key=True)
-    attributes = {"__tablename__": "wrong", "id": key, "value": mapped_column(type_)}
+    attributes = {"__tablename__": "wrong", "id": key, "value": mapped_column(*type_)}
     with pytest.raises(EntityDefinitionError, match=hint):
         type(f"Wrong{uuid4().hex}", (Models,), attributes)
 

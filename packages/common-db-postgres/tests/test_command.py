@@ -27,6 +27,9 @@ class Call(TimestampMixin, Records):
 def settings():
     return PostgresConfig(url=URL)
 
+def wrong():
+    return PostgresConfig(url="mysql://a:s3cret@b/c")
+
 URL = {url!r}
 """
 PROJECT = """
@@ -107,6 +110,14 @@ def test_the_url_may_come_from_a_file_or_stdin(run, project: Path, postgres_url:
     assert run("--url-file", "-", "current")[0] == 0
 
 
+def test_a_schema_may_be_given_beside_a_configuration(run, project: Path):
+    run("init")
+    assert run("--schema", "a schema", "revision", "-m", "first")[0] == 0
+    assert run("--schema", "a schema", "upgrade")[0] == 0
+    assert run("--schema", "a schema", "check")[0] == 0
+    assert run("current")[1] == "nothing\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -116,7 +127,9 @@ def test_the_url_may_come_from_a_file_or_stdin(run, project: Path, postgres_url:
         (["--config", "models:URL", "upgrade"], "no PostgresConfig"),
         (["--metadata", "models:URL", "upgrade"], "no MetaData"),
         (["--url", "mysql://a:s3cret@b/c", "upgrade"], "postgresql://"),
-        (["--url", "postgresql://a:s3cret@127.0.0.1:1/c", "current"], "connection"),
+        (["--url", "postgresql://a:s3cret@127.0.0.1:1/c", "current"], "127.0.0.1:1"),
+        (["--config", "models:wrong", "current"], "made no configuration: url: "),
+        (["--schema", "a" * 64, "current"], "63 bytes"),
         (["--url-file", "missing", "current"], "cannot be read"),
         (["upgrade"], "database/migrations"),
         (["ensure-schema", "a" * 64], "63 bytes"),

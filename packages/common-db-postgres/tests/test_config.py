@@ -1,5 +1,6 @@
 """Configuration fails at construction, with the field, and without the password."""
 
+import ssl
 from typing import Any
 
 import pydantic
@@ -27,6 +28,7 @@ URL = "postgresql://ada:s3cret@db.example:5433/calls"
         ("postgresql://ada:s3cret@db/calls?s3cret=1", "unknown option"),
         ("postgresql://ada:s3cret@db/calls?port=s3cret", "no number"),
         ("postgresql://a:s3cret@db/c?sslmode=verify-ca&sslrootcert=/s3cret", "sslrootcert"),
+        ("postgresql://a:s3cret@db/c?sslmode=verify-full", "sslrootcert=system"),
     ],
 )
 def test_a_wrong_url_says_what_is_wrong_and_not_the_password(url: str, told: str):
@@ -64,6 +66,10 @@ def test_the_parts_of_a_url_are_unquoted_and_the_environment_is_not_asked(monkey
         "ssl": "require",
         "target_session_attrs": "any",
     }
+    verified = config_of("postgresql://a:b@db/c?sslmode=verify-full&sslrootcert=system")
+    assert verified.url is not None
+    context = connect_arguments(verified.url)["ssl"]
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     socket = config_of("postgresql://ada@/calls?host=/run/postgresql")
     assert socket.url is not None
     arguments = connect_arguments(socket.url)

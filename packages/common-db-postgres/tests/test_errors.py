@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+from uuid import uuid4
 
 import asyncpg
 import pytest
+import sqlalchemy as sa
 from postgres_entities import Call, connect
 
 from common.db.core import (
@@ -113,6 +115,7 @@ async def test_an_unreachable_host_is_a_lost_connection(host: str):
             async with connect(f"postgresql://ada:s3cret@{host}:{port}/calls"):
                 pass
     assert isinstance(caught.value.__cause__, OSError)
+    assert f"{host}:{port}" in caught.value.message
     assert "s3cret" not in f"{caught.value!r}"
 
 
@@ -154,6 +157,29 @@ async def test_health_tells_of_a_database_that_is_down(postgres_url: str):
         health = await database.health()
         assert not health.ok
         assert health.error == "DB_CONNECTION_LOST"
+
+
+async def test_a_user_without_rights_is_told_so(database: PostgresDatabase, postgres_url: str):
+    guest = f"guest_{uuid4().hex}"  # roles belong to the whole server
+    async with database.session() as session:
+        for statement in (
+            f"CREATE ROLE {guest} LOGIN PASSWORD 's3cret'",
+            f"GRANT SELECT ON calls TO {guest}",
+        ):
+            await session.execute(sa.text(statement))
+    try:
+        async with connect(
+            f"postgresql://{guest}:s3cret@{postgres_url.rpartition('@')[2]}"
+        ) as limited:
+            assert await limited.repository(Call).count() == 0
+            with pytest.raises(DatabaseError, match="may not") as caught:
+                await limited.repository(Call).add(Call(1, "a"))
+        assert caught.value.error_code == "42501"
+        assert not is_retryable(caught.value)
+    finally:
+        async with database.session() as session:
+            for statement in (f"DROP OWNED BY {guest}", f"DROP ROLE {guest}"):
+                await session.execute(sa.text(statement))
 
 
 async def test_names_with_quotes_are_only_names(postgres_url: str):

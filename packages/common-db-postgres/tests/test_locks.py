@@ -1,11 +1,13 @@
 """Advisory locks hold between connections, and tell when they do not."""
 
 import asyncio
+import time
 
 import pytest
 import sqlalchemy as sa
 from postgres_entities import connect
 
+from common.context import bind
 from common.db.core import ConnectionLost, LockTimeout, MemoryDatabase
 from common.db.core.testing import cancel_at_every_await
 from common.db.postgres import PostgresDatabase, notify, orm_session, transaction_lock
@@ -53,10 +55,10 @@ async def test_a_lock_that_is_taken_times_out(database: PostgresDatabase):
 
 
 async def test_waiting_goes_on_past_the_servers_statement_timeout(postgres_url: str):
-    async with connect(postgres_url, statement_timeout_seconds=0.2) as database:
+    async with connect(postgres_url, statement_timeout_seconds=0.5) as database:
         async with database.advisory_lock("a"):
-            waiting = asyncio.create_task(enter(database, 5))
-            await asyncio.sleep(0.5)
+            waiting = asyncio.create_task(enter(database, 60))
+            await asyncio.sleep(1.2)
             assert not waiting.done()
         await waiting
 
@@ -82,6 +84,22 @@ async def test_a_transactions_lock_ends_with_it(database: PostgresDatabase):
         assert timeout == "0"
     async with database.transaction() as unit:
         await transaction_lock(unit, "a", timeout_seconds=0)
+
+
+async def test_waiting_ends_at_the_deadline(database: PostgresDatabase):
+    async with database.advisory_lock("a"):
+        with bind(deadline=time.monotonic() + 0.5), pytest.raises(LockTimeout):
+            await enter(database, 60)
+
+
+async def test_a_connection_that_broke_while_idle_is_replaced(database: PostgresDatabase):
+    pid = sa.text("SELECT pg_backend_pid()").columns(sa.column("pid", sa.Integer))
+    ((idle,),) = await database.select(pid)
+    async with connect(str(database._postgres.config.url.get_secret_value())) as other:  # type: ignore[union-attr]
+        end = sa.text(f"SELECT pg_terminate_backend({idle}, 5000)")
+        assert (await other.select(end.columns(sa.column("done", sa.Boolean))))[0][0]
+    async with database.advisory_lock("a"):
+        assert await held(database) == 1
 
 
 async def test_a_lock_lost_with_its_connection_ends_the_body(database: PostgresDatabase):

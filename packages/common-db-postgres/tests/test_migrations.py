@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,51 @@ async def test_drift_between_models_and_database_is_found(manager: MigrationMana
         manager._config, manager._directory, metadata, ignore_tables=["forgotten"]
     )
     assert Drift("remove_table", "forgotten") not in await tolerant.check()
+
+
+def checked(check: str, *, key: str, columns: Sequence[str] = ("id",)) -> sa.MetaData:
+    models = new_metadata()
+    sa.Table(
+        'an "odd" name',
+        models,
+        sa.Column("id", sa.BigInteger),
+        sa.Column("kind", sa.Text(collation="C"), nullable=False),
+        sa.PrimaryKeyConstraint(*columns, name=key),
+        sa.CheckConstraint(check, name="kind"),
+    )
+    return models
+
+
+async def test_drift_in_checks_and_primary_keys_is_found_and_migrated(
+    config: PostgresConfig, tmp_path: Path
+):
+    before = checked("kind IN ('a', ':b') AND id % 2 = 0", key='first "key"')
+    after = checked("kind IN ('a', 'c') OR kind LIKE '%:d'", key="second")
+    wider = checked("kind IN ('a', 'c') OR kind LIKE '%:d'", key="second", columns=("id", "kind"))
+    first, second, third = (
+        MigrationManager(config, tmp_path / "m", models) for models in (before, after, wider)
+    )
+    await first.init()
+    for manager, changes in (
+        (first, ["add_table"]),
+        (second, ["rename_constraint", "remove_constraint", "add_constraint"]),
+        (third, ["remove_constraint", "add_constraint"]),
+    ):
+        assert [each.change for each in await manager.check()] == changes
+        assert await manager.revision("next") is not None
+        await manager.upgrade()
+        assert await manager.check() == []  # however the server rewrote what it was given
+    await third.downgrade("-1")
+    assert await second.check() == []
+    await second.downgrade("-1")
+    assert await first.check() == []
+    await execute(first, 'ALTER TABLE "an ""odd"" name" DROP CONSTRAINT "ck_an ""odd"" name_kind"')
+    await execute(first, 'ALTER TABLE "an ""odd"" name" ADD CONSTRAINT extra CHECK (id > 0)')
+    assert await first.check() == [
+        Drift("remove_constraint", 'an "odd" name', "extra"),
+        Drift("add_constraint", 'an "odd" name', 'ck_an "odd" name_kind'),
+    ]
+    assert "common_drift" not in await tables(first)
 
 
 async def test_replicas_that_start_together_migrate_once(manager: MigrationManager):
@@ -202,8 +248,12 @@ async def test_misuse_has_clear_errors(manager: MigrationManager, config: Postgr
         await manager.upgrade("nope")
     with pytest.raises(MigrationError):
         await MigrationManager(config, manager._directory / "missing").upgrade()
-    with pytest.raises(MigrationError, match="metadata"):
-        await MigrationManager(config, manager._directory).check()
+    for call in (
+        MigrationManager(config, manager._directory).check(),
+        MigrationManager(config, manager._directory).revision("some"),
+    ):
+        with pytest.raises(MigrationError, match="--metadata"):
+            await call
     await write(manager, "one", "pass")
     with pytest.raises(MigrationError, match="up to date"):
         await manager.revision("two")

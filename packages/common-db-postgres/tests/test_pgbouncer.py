@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -77,6 +78,29 @@ async def test_the_statement_timeout_holds_without_settings_of_a_session(
         async with pooled.session() as session:
             await session.execute(sa.text("SELECT pg_sleep(20)"))
     assert caught.value.error_code == "57014"
+
+
+async def test_nothing_is_left_on_a_connection_that_another_client_may_get(postgres_url: str):
+    async with connect(postgres_url, pgbouncer=True, statement_timeout_seconds=7) as database:
+        calls = database.repository(Call)
+        await calls.upsert_many([Call(1, "a"), Call(2, "b")])
+        await calls.add_many([Call(3, "c")])
+        await calls.update(1, {"note": "x"}, expected=1)
+        assert await calls.count() == len([call async for call in calls.stream(batch=1)])
+        async with database.transaction() as unit:
+            await transaction_lock(unit, "a")
+            session = await orm_session(unit)
+            assert await session.scalar(sa.text("SHOW statement_timeout")) == "7s"
+            connection: Any = unit.session.connection  # type: ignore[attr-defined]
+        rows = await connection.fetch("SELECT name FROM pg_prepared_statements")
+        assert rows == []
+        locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = $1"
+        assert await connection.fetchval(locks, connection.get_server_pid()) == 0
+        changed = (
+            "SELECT name FROM pg_settings WHERE source IN ('client', 'session') "
+            "AND name NOT IN ('application_name', 'client_encoding')"
+        )
+        assert await connection.fetch(changed) == []
 
 
 async def test_without_a_pooler_the_preset_works_just_the_same(postgres_url: str):

@@ -120,7 +120,7 @@ class Base(DeclarativeBase):
         if "__table__" in cls.__dict__:
             info = _describe(cls)
             cls.__common_mapped__ = info
-            add_constraints(info, info.entity.__table__)
+            add_constraints(info, info.entity.__table__, _columns_of(cls))
 
     def __init__(self, **values: Any) -> None:
         cls = type(self)
@@ -145,6 +145,10 @@ class Base(DeclarativeBase):
         return info
 
 
+def _columns_of(cls: type[Any]) -> dict[str, str]:
+    return {each.key: each.columns[0].key for each in sa.inspect(cls).column_attrs}
+
+
 def _describe(cls: type[Any]) -> EntityInfo[Any]:
     table: sa.Table = cls.__table__
     roles: dict[str, Any] = {}
@@ -153,8 +157,20 @@ def _describe(cls: type[Any]) -> EntityInfo[Any]:
             roles |= parts
     fields: list[FieldInfo] = []
     names: dict[str, str] = {}
-    for attribute in sa.inspect(cls).column_attrs:
-        column = attribute.columns[0]
+    mapper = sa.inspect(cls)
+    if mapper.inherits is not None:
+        raise EntityDefinitionError(
+            f"{cls.__name__} spreads over the tables of {mapper.inherits.class_.__name__} and its "
+            "own: a repository stores one table",
+            entity=cls.__name__,
+        )
+    for attribute in mapper.column_attrs:
+        column: Any = attribute.columns[0]
+        if not isinstance(column, sa.Column):
+            raise EntityDefinitionError(
+                f"{cls.__name__}.{attribute.key} is an expression: leave it to select()",
+                entity=cls.__name__,
+            )
         names[column.key] = attribute.key
         fields.append(_field(cls.__name__, attribute.key, column))
     if "deleted" in roles:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 from sqlalchemy.pool import NullPool
 
 from common.db.postgres._connect import Connection
-from common.db.postgres._criteria import restrict
+from common.db.postgres._criteria import check_flush, restrict
 from common.db.postgres._errors import translate
 from common.errors import AppError
 
@@ -77,6 +77,7 @@ class Bridge:
             _lent.reset(token)
         session = AsyncSession(borrowed, expire_on_commit=False)
         event.listen(session.sync_session, "do_orm_execute", restrict)
+        event.listen(session.sync_session, "before_flush", check_flush)
         return Lease(borrowed, session)
 
     def _get_engine(self) -> AsyncEngine:

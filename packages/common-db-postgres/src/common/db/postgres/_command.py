@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from common.db.postgres._config import PostgresConfig
+from common.db.postgres._names import quote
 from common.errors import AppError, ValidationError
 
 if TYPE_CHECKING:
@@ -153,9 +154,15 @@ def _config(options: argparse.Namespace, *, offline: bool) -> PostgresConfig:
             "[tool.common-db] of pyproject.toml"
         )
     found = _load(options.config, "--config")
-    found = found() if callable(found) else found
+    try:
+        found = found() if callable(found) else found
+    except pydantic.ValidationError as error:
+        raise ValidationError(f"{options.config} made no configuration: {_told(error)}") from None
     if not isinstance(found, PostgresConfig):
         raise ValidationError(f"{options.config} is no PostgresConfig")
+    if options.schema is not None:
+        quote(options.schema)
+        return found.model_copy(update={"schema_name": options.schema})
     return found
 
 
@@ -184,10 +191,15 @@ def _load(name: str, option: str) -> Any:
         sys.path.insert(0, str(Path.cwd()))  # as for `python -m`
     try:
         return getattr(importlib.import_module(module), attribute)
+    except pydantic.ValidationError as error:
+        raise ValidationError(f"{option} {name}: {_told(error)}") from None
     except (ImportError, AttributeError, ValueError) as error:
         raise ValidationError(f"{option} {name}: {error}") from error
 
 
 def _told(error: pydantic.ValidationError) -> str:
     problems = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in problems)
+    return "; ".join(
+        f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}"
+        for each in problems
+    )

@@ -19,11 +19,13 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 class PostgresConfig(DatabaseConfig):
     """Configuration of a `PostgresDatabase`.
 
-    The environment is not read: neither ``PGHOST`` and its like, nor ``~/.pgpass``.
+    The environment is not read: neither ``PGHOST`` and its like, nor ``~/.pgpass``. (asyncpg
+    still finds a client's certificate where libpq does, ``~/.postgresql`` or ``PGSSLCERT``.)
 
     Args:
         url: ``postgresql://user:password@host:port/database``; ``?sslmode=`` and
-            ``?sslrootcert=`` as libpq has them, ``?host=/folder`` for a Unix socket.
+            ``?sslrootcert=`` as libpq has them, but a mode that verifies needs a file, or
+            ``system``; ``?host=/folder`` for a Unix socket.
         replicas: URLs of read replicas. Calls outside units of work that only read go to them,
             and to the primary when none answers.
         replica_lag_seconds: How long after a write the same task reads from the primary.
@@ -131,12 +133,14 @@ def connect_arguments(url: SecretStr) -> dict[str, Any]:
 
 def _ssl(mode: str, root: str | None) -> Any:
     """Return asyncpg's ``ssl``: its modes, or a context where a root certificate is named."""
-    if root is None or mode not in ("verify-ca", "verify-full"):
+    if mode not in ("verify-ca", "verify-full"):
         return mode
+    if root is None:
+        raise ValueError(f"sslmode={mode} needs sslrootcert=FILE, or sslrootcert=system")
     import ssl  # noqa: PLC0415 - costly, and seldom needed
 
     try:
-        context = ssl.create_default_context(cafile=root)
+        context = ssl.create_default_context(cafile=None if root == "system" else root)
     except OSError:
         raise ValueError("sslrootcert names no readable file") from None
     context.check_hostname = mode == "verify-full"

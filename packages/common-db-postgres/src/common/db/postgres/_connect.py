@@ -36,27 +36,38 @@ async def connect(config: PostgresConfig, url: SecretStr, *, seconds: float) -> 
         ConnectionLost: Nobody listens there, the name does not resolve, or it took too long.
         DatabaseError: The server refused; ``error_code`` is its SQLSTATE.
     """
-    arguments = connect_arguments(url)
-    try:
-        connection = await _connect(
-            **arguments,
-            timeout=seconds,
-            command_timeout=config.statement_timeout_seconds + _GRACE_SECONDS,
-            statement_cache_size=config.statement_cache_size,
-            server_settings=_settings(config),
-        )
-    except TimeoutError as error:
-        raise ConnectionLost(
-            f"PostgreSQL did not answer within {seconds:g} s", cause=error
-        ) from error
-    except (*FOREIGN, ValueError) as error:
-        raise translate(error, closed=getattr(error, "sqlstate", None) is None) from error
+    connection = await dial(
+        url,
+        seconds=seconds,
+        command_timeout=config.statement_timeout_seconds + _GRACE_SECONDS,
+        statement_cache_size=config.statement_cache_size,
+        server_settings=_settings(config),
+    )
     try:
         await _set_codecs(connection)
     except BaseException:
         connection.terminate()
         raise
     return connection
+
+
+async def dial(url: SecretStr, *, seconds: float, **options: Any) -> Connection:
+    """Connect with asyncpg's ``options``, and say where to when it fails; see `connect`."""
+    arguments = connect_arguments(url)
+    where = f"{arguments['host']}:{arguments['port']}"
+    try:
+        return await _connect(**arguments, timeout=seconds, **options)
+    except TimeoutError as error:
+        raise ConnectionLost(
+            f"PostgreSQL at {where} did not answer within {seconds:g} s", cause=error
+        ) from error
+    except OSError as error:
+        why = error.strerror or str(error) or type(error).__name__
+        raise ConnectionLost(
+            f"PostgreSQL at {where} cannot be reached: {why}", cause=error
+        ) from error
+    except (*FOREIGN, ValueError) as error:
+        raise translate(error, closed=getattr(error, "sqlstate", None) is None) from error
 
 
 def _settings(config: PostgresConfig) -> dict[str, str]:

@@ -8,9 +8,10 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql import Executable
 
+from common.context import operation
 from common.db.core import DatabaseConfig, DatabaseManager, Isolation, Tenant, UnitOfWork
 from common.db.postgres._config import PostgresConfig
-from common.db.postgres._driver import PostgresDriver
+from common.db.postgres._driver import SYSTEM, PostgresDriver
 from common.db.postgres._listen import Listener
 from common.db.postgres._locks import session_lock
 from common.db.postgres._session import PostgresTransaction
@@ -63,7 +64,8 @@ class PostgresDatabase(DatabaseManager):
         if not getattr(statement, "is_select", False):
             raise ValidationError("select() takes a SELECT: write in a transaction or a session")
         async with self.session(tenant=tenant, read_only=True) as session:
-            return (await session.execute(statement)).all()
+            with operation("db", "select", {"db.system.name": SYSTEM}):
+                return (await session.execute(statement)).all()
 
     def advisory_lock(
         self, name: str, *, timeout_seconds: float | None = None

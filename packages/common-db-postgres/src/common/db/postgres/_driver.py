@@ -5,8 +5,7 @@ from typing import Final
 from common.db.core import Capability, Driver, Isolation, PoolStats
 from common.db.postgres._bridge import Bridge
 from common.db.postgres._config import PostgresConfig
-from common.db.postgres._errors import FOREIGN, translate
-from common.db.postgres._pool import Pool, time_left
+from common.db.postgres._pool import Pool
 from common.db.postgres._replicas import Replicas
 from common.db.postgres._session import (
     AutocommitSession,
@@ -81,17 +80,7 @@ class PostgresDriver(Driver):
 
     async def ping(self) -> None:
         """Make a round trip to the primary."""
-        pool = self.primary
-        slot = pool.take() or await pool.acquire()
-        try:
-            await slot.connection.execute("SELECT", timeout=time_left())
-        except FOREIGN as error:
-            gone = pool.settle(slot, error)
-            raise translate(error, closed=gone) from error
-        except BaseException:
-            pool.recycle(slot)
-            raise
-        pool.release(slot)
+        await self.primary.ping()
 
     def pool(self) -> PoolStats:
         """Return figures of the primary's pool."""

@@ -29,6 +29,7 @@ _FOREIGN_KEY = ("23503", "23001")
 _GONE = ("57P01", "57P02", "57P03", "57P04", "57P05", "25P03")
 _TRANSIENT_CLASSES = ("53", "55", "57", "58", "40", "XX")
 _READ_ONLY: Final = "25006"
+_FORBIDDEN: Final = "42501"
 
 FOREIGN: Final = (
     asyncpg.PostgresError,
@@ -113,6 +114,8 @@ def _by_class(error: Any, info: EntityInfo[Any] | None, state: str | None) -> Ap
         message = "the database does not exist"
     elif state == _READ_ONLY:
         message = "the transaction, or the server, is read-only"
+    elif state == _FORBIDDEN:
+        message = f"the database user may not do this: {error.args[0]}"
     elif category == "42":
         # Names, never values: the statement's values are parameters.
         message = f"the database does not fit the statement, run its migrations: {error.args[0]}"

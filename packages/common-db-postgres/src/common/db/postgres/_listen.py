@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
+from common.context import operation
 from common.db.core import SessionStateError, UnitOfWork, UnsupportedOperation
 from common.db.postgres._config import PostgresConfig
 from common.db.postgres._connect import Connection, connect
+from common.db.postgres._driver import SYSTEM
 from common.db.postgres._errors import FOREIGN
-from common.db.postgres._names import quote
+from common.db.postgres._names import quote, stored_size
 from common.db.postgres._session import PostgresTransaction
 from common.errors import AppError, ValidationError
 
@@ -140,6 +142,10 @@ class Listener:
             await self._arrived.wait()
 
     async def _connect(self) -> Connection:
+        with operation("db", "listen", {"db.system.name": SYSTEM}):
+            return await self._subscribe()
+
+    async def _subscribe(self) -> Connection:
         connection = await connect(
             self._config,
             self._config.url,  # type: ignore[arg-type] # required by the configuration
@@ -218,14 +224,15 @@ async def notify(unit: UnitOfWork, channel: str, payload: str = "") -> None:
     if not isinstance(session, PostgresTransaction):
         raise ValidationError("this needs a unit of work of a PostgresDatabase")
     quote(channel)
-    if "\0" in payload or len(payload.encode(errors="replace")) > MAX_PAYLOAD_BYTES:
+    if not 0 <= stored_size(payload) <= MAX_PAYLOAD_BYTES:
         raise ValidationError(
             f"a payload has at most {MAX_PAYLOAD_BYTES} bytes and no NUL: store what is larger, "
             "and send its key",
             field="payload",
         )
-    await session.run(
-        lambda connection, seconds: connection.execute(
-            "SELECT pg_notify($1, $2)", channel, payload, timeout=seconds
+    with operation("db", "notify", {"db.system.name": SYSTEM}):
+        await session.run(
+            lambda connection, seconds: connection.execute(
+                "SELECT pg_notify($1, $2)", channel, payload, timeout=seconds
+            )
         )
-    )

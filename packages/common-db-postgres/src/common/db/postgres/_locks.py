@@ -5,10 +5,18 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from common.db.core import ConnectionLost, LockTimeout, UnitOfWork, UnsupportedOperation
+from common.context import operation, remaining
+from common.db.core import (
+    ConnectionLost,
+    LockTimeout,
+    UnitOfWork,
+    UnsupportedOperation,
+    shielded,
+)
 from common.db.postgres._connect import Connection, milliseconds
 from common.db.postgres._driver import SYSTEM, PostgresDriver
 from common.db.postgres._errors import FOREIGN, translate
+from common.db.postgres._errors import lost as is_lost
 from common.db.postgres._names import lock_key
 from common.db.postgres._pool import Slot
 from common.db.postgres._session import PostgresTransaction
@@ -28,21 +36,11 @@ async def session_lock(
             operation="advisory_lock",
             backend=SYSTEM,
         )
-    pool = driver.primary
-    slot = await pool.acquire()
-    lost = asyncio.get_running_loop().create_future()
     wait = driver.config.timeout_seconds if seconds is None else seconds
-    try:
-        await _lock(driver, slot.connection, lock_key(name), wait)
-    except FOREIGN as error:
-        # It may have been granted in the instant in which we gave up.
-        await _unlock(driver, slot)
-        if isinstance(error, TimeoutError):
-            raise _taken(name, wait, error) from error
-        raise translate(error, closed=slot.connection.is_closed()) from error
-    except BaseException:
-        await asyncio.shield(_unlock(driver, slot))
-        raise
+    left = remaining()
+    with operation("lock", "advisory_lock", {"db.system.name": SYSTEM}):
+        slot = await _take(driver, name, wait if left is None else min(wait, left))
+    lost = asyncio.get_running_loop().create_future()
 
     def ended(_: Connection) -> None:
         if not lost.done():
@@ -64,7 +62,34 @@ async def session_lock(
         ) from error
     finally:
         slot.connection.remove_termination_listener(ended)
-        await asyncio.shield(_unlock(driver, slot))
+        lost.cancel()  # asyncpg may have scheduled the listener already
+        await shielded(_unlock(driver, slot))
+
+
+async def _take(driver: PostgresDriver, name: str, seconds: float) -> Slot:
+    """Return a connection that holds the lock; what broke before it did is replaced once."""
+    pool = driver.primary
+    again = True
+    while True:
+        slot = await pool.acquire()
+        try:
+            await _lock(driver, slot.connection, lock_key(name), seconds)
+        except FOREIGN as error:
+            if is_lost(error, closed=slot.connection.is_closed()):
+                pool.settle(slot, error)
+                if again:
+                    again = False
+                    continue
+                raise translate(error, closed=True) from error
+            # It may have been granted in the instant in which we gave up.
+            await shielded(_unlock(driver, slot))
+            if isinstance(error, TimeoutError):
+                raise _taken(name, seconds, error) from error
+            raise translate(error) from error
+        except BaseException:
+            await shielded(_unlock(driver, slot))
+            raise
+        return slot
 
 
 async def _lock(driver: PostgresDriver, connection: Connection, key: int, seconds: float) -> None:
@@ -129,8 +154,9 @@ async def transaction_lock(
             await connection.execute("SET LOCAL lock_timeout = DEFAULT", timeout=seconds)
         return True
 
-    if not await session.run(take):
-        raise _taken(name, 0.0, None)
+    with operation("lock", "transaction_lock", {"db.system.name": SYSTEM}):
+        if not await session.run(take):
+            raise _taken(name, 0.0, None)
 
 
 def _taken(name: str, seconds: float, cause: BaseException | None) -> LockTimeout:

@@ -15,11 +15,19 @@ def quote(name: str) -> str:
     Raises:
         ValidationError: It is empty, too long, or contains NUL, which nothing can quote.
     """
-    if not name or "\0" in name or len(name.encode(errors="replace")) > MAX_BYTES:
+    if not 1 <= stored_size(name) <= MAX_BYTES:
         raise ValidationError(
             f"an identifier has 1 to {MAX_BYTES} bytes and no NUL: {name[:MAX_BYTES]!r}"
         )
     return '"' + name.replace('"', '""') + '"'
+
+
+def stored_size(text: str) -> int:
+    """Return how many bytes PostgreSQL needs for a text, or -1 where it can keep none of it."""
+    try:
+        return -1 if "\0" in text else len(text.encode())
+    except UnicodeEncodeError:  # a lone surrogate
+        return -1
 
 
 def shorten(name: str) -> str:
@@ -32,5 +40,6 @@ def shorten(name: str) -> str:
 
 def lock_key(name: str) -> int:
     """Return the 64-bit key under which an advisory lock of this name is taken."""
-    digest = hashlib.blake2b(name.encode(), digest_size=8, person=b"common.lock").digest()
+    text = name.encode(errors="surrogatepass")
+    digest = hashlib.blake2b(text, digest_size=8, person=b"common.lock").digest()
     return int.from_bytes(digest, "big", signed=True)

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any, Final
 
 from pydantic import SecretStr
@@ -12,7 +13,7 @@ from common.context import remaining
 from common.db.core import ConnectionLost, PoolStats, PoolTimeout, SessionStateError
 from common.db.postgres._config import PostgresConfig
 from common.db.postgres._connect import Connection, connect
-from common.db.postgres._errors import FOREIGN, lost, wrong_server
+from common.db.postgres._errors import FOREIGN, lost, translate, wrong_server
 
 _CLEAN_SECONDS: Final = 5.0
 
@@ -82,7 +83,7 @@ class Pool:
             if slot.connection.is_closed():
                 continue
             if slot.expires < asyncio.get_running_loop().time():
-                self._background(_close(slot.connection))
+                self.background(_close(slot.connection))
                 continue
             self._used.add(slot)
             return slot
@@ -135,13 +136,13 @@ class Pool:
         """
         self._used.discard(slot)
         self._in_doubt.add(slot)
-        self._background(self.clean(slot))
+        self.background(self.clean(slot))
 
     def discard(self, slot: Slot) -> None:
         """Drop a connection."""
         self._forget(slot)
         if not slot.connection.is_closed():
-            self._background(_close(slot.connection))
+            self.background(_close(slot.connection))
         self._invite()
 
     def terminate(self, slot: Slot) -> None:
@@ -164,7 +165,7 @@ class Pool:
             if slot.generation == self._generation:
                 self._generation += 1
                 while self._idle:
-                    self._background(_close(self._idle.pop().connection))
+                    self.background(_close(self._idle.pop().connection))
             return True
         if isinstance(error, TimeoutError):
             self.recycle(slot)
@@ -174,6 +175,19 @@ class Pool:
             self.release(slot)
         return False
 
+    async def ping(self) -> None:
+        """Make a round trip."""
+        slot = self.take() or await self.acquire()
+        try:
+            await slot.connection.execute("SELECT", timeout=time_left())
+        except FOREIGN as error:
+            gone = self.settle(slot, error)
+            raise translate(error, closed=gone) from error
+        except BaseException:
+            self.recycle(slot)
+            raise
+        self.release(slot)
+
     async def close(self) -> None:
         """Close everything, also connections in use."""
         self._closed = True
@@ -181,7 +195,7 @@ class Pool:
             if not waiter.done():
                 waiter.set_result(None)
         while self._idle:
-            self._background(_close(self._idle.pop().connection))
+            self.background(_close(self._idle.pop().connection))
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=_CLEAN_SECONDS)
         for slot in [*self._used, *self._in_doubt]:
@@ -195,10 +209,12 @@ class Pool:
         loop = asyncio.get_running_loop()
         seconds = max(0.001, min(self._config.connect_timeout_seconds, deadline - loop.time()))
         self._connecting += 1
-        task = self._background(self._connect(seconds))
+        task = self.background(self._connect(seconds))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            if task.cancelled():  # by close(), and who waits was not
+                raise _closed_meanwhile() from None
             task.add_done_callback(self._adopt)
             raise
 
@@ -213,7 +229,7 @@ class Pool:
         self._connecting -= 1
         if self._closed:
             connection.terminate()
-            raise ConnectionLost("the database manager was closed meanwhile")
+            raise _closed_meanwhile()
         age = self._config.max_connection_age_seconds * random.uniform(0.9, 1.1)  # noqa: S311
         slot = Slot(connection, asyncio.get_running_loop().time() + age, generation)
         self._used.add(slot)
@@ -281,8 +297,9 @@ class Pool:
         else:
             self.release(slot)
 
-    def _background(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        task = asyncio.ensure_future(work)
+    def background(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Run what nobody waits for, without anybody's deadline; `close` ends it."""
+        task = asyncio.get_running_loop().create_task(work, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._finished)
         return task
@@ -291,6 +308,10 @@ class Pool:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # seen; whoever awaits it gets it, too
+
+
+def _closed_meanwhile() -> ConnectionLost:
+    return ConnectionLost("the database manager was closed meanwhile")
 
 
 async def _close(connection: Connection) -> None:

@@ -6,10 +6,18 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Final, TypeVar
 
-from common.db.core import ConnectionLost, PoolTimeout, SerializationConflict, TooManyConnections
+from common.context import remaining
+from common.db.core import (
+    ConnectionLost,
+    PoolTimeout,
+    SerializationConflict,
+    StatementTimeout,
+    TooManyConnections,
+)
 from common.db.postgres._errors import FOREIGN, translate
 from common.db.postgres._pool import Pool, time_left
 from common.db.postgres._statements import Call
+from common.errors import AppError
 
 T = TypeVar("T")
 
@@ -72,6 +80,10 @@ class Replicas:
         except UNREACHABLE:
             self.avoid(pool)
             return None
+        except StatementTimeout as error:
+            if not self.fell_silent(pool, error):
+                raise
+            return None
 
     def choose(self) -> Pool | None:
         """Return the next replica, or ``None`` when the primary has to be read."""
@@ -85,6 +97,25 @@ class Replicas:
             if self._rest[pool] <= now:
                 return pool
         return None
+
+    def fell_silent(self, pool: Pool, error: StatementTimeout) -> bool:
+        """Tell whether a replica hangs, rather than a query being slow, and time is left.
+
+        It is left alone until it has answered something.
+        """
+        if error.error_code is not None:
+            return False  # the server's own words
+        self.avoid(pool)
+        pool.background(self._welcome(pool))
+        return remaining() is None
+
+    async def _welcome(self, pool: Pool) -> None:
+        try:
+            await pool.ping()
+        except AppError:
+            self.avoid(pool)
+        else:
+            self._rest[pool] = 0.0
 
     def avoid(self, pool: Pool) -> None:
         """Leave a replica alone for a while."""

@@ -10,6 +10,7 @@ from common.db.core import (
     Isolation,
     Row,
     Select,
+    StatementTimeout,
     Tenant,
     TransactionSession,
     shielded,
@@ -47,15 +48,15 @@ class AutocommitSession(Statements):
         self, call: Call[T], *, info: EntityInfo[Any] | None = None, writes: bool = False
     ) -> T:
         """Run one statement; a read whose connection breaks is run once more."""
-        if self._replicas:
-            if writes:
-                self._replicas.wrote()
-            elif (found := await self._replicas.read(call)) is not None:
-                return found[0]
+        if self._replicas and not writes and (found := await self._replicas.read(call)) is not None:
+            return found[0]
         try:
             return await self._once(call, info, writes=writes)
         except _Again:
             return await self._once(call, info, writes=writes, again=False)
+        finally:
+            if writes and self._replicas:
+                self._replicas.wrote()
 
     async def _once(
         self, call: Call[T], info: EntityInfo[Any] | None, *, writes: bool, again: bool = True
@@ -68,8 +69,9 @@ class AutocommitSession(Statements):
         except FOREIGN as error:
             gone = pool.settle(slot, error)
             if writes and (gone or isinstance(error, TimeoutError)):
+                why = "the connection was lost" if gone else "time was up"
                 raise CommitOutcomeUnknown(
-                    "the connection was lost while the server was writing",
+                    f"{why} while the server was writing: it is stored, or it is not",
                     error_code=getattr(error, "sqlstate", None),
                     table=info.table if info else None,
                     cause=error,
@@ -92,15 +94,17 @@ class AutocommitSession(Statements):
     @asynccontextmanager
     async def atomic(self) -> AsyncGenerator[Statements, None]:
         """Open a transaction for several statements."""
-        if self._replicas:
-            self._replicas.wrote()
         session = await begin(self._pool, self.layout, seconds=self._seconds)
         try:
             yield session
         except BaseException:
             await shielded(session.rollback())
             raise
-        await shielded(session.commit())
+        try:
+            await shielded(session.commit())
+        finally:
+            if self._replicas:
+                self._replicas.wrote()
 
     async def stream(
         self, info: EntityInfo[Any], select: Select, batch: int
@@ -121,6 +125,9 @@ class AutocommitSession(Statements):
                 return await begin(replica, self.layout, read_only=True, seconds=self._seconds)
             except UNREACHABLE:
                 self._replicas.avoid(replica)
+            except StatementTimeout as error:
+                if not self._replicas.fell_silent(replica, error):
+                    raise
         return await begin(self._pool, self.layout, read_only=True, seconds=self._seconds)
 
 
@@ -140,7 +147,8 @@ class PooledSession(AutocommitSession):
             if again and not writes and lost(error.__cause__ or error):
                 raise _Again from error
             raise
-        await shielded(session.commit())
+        # What was read is known, however the transaction ends: only a commit could raise.
+        await shielded(session.commit() if writes else session.rollback())
         return result
 
 
@@ -222,8 +230,8 @@ class PostgresTransaction(Statements, TransactionSession):
                 await self.rollback()
                 raise
         slot = self._taken()
-        await self._end_lease()
         try:
+            await self._end_lease()
             status = await slot.connection.execute("COMMIT")
         except FOREIGN as error:
             gone = self._pool.settle(slot, error)

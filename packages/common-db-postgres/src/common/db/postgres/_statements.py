@@ -21,6 +21,7 @@ from common.db.core import (
 from common.db.postgres._compile import Arguments, condition, order_by, where
 from common.db.postgres._connect import Connection, dump_json
 from common.db.postgres._layout import NOW, Layout
+from common.errors import ValidationError
 
 T = TypeVar("T")
 
@@ -130,13 +131,16 @@ class Statements(Session):
 
         async def copy(connection: Connection, seconds: float | None) -> int:
             now = await connection.fetchval("SELECT now()") if layout.stamped else None
-            await connection.copy_records_to_table(
-                info.table,
-                schema_name=layout.schema,
-                columns=layout.names,
-                records=_records(layout, rows, now),
-                timeout=seconds,
-            )
+            try:
+                await connection.copy_records_to_table(
+                    info.table,
+                    schema_name=layout.schema,
+                    columns=layout.names,
+                    records=_records(layout, rows, now),
+                    timeout=seconds,
+                )
+            except (OverflowError, ValueError) as error:
+                raise ValidationError("a value does not fit its column", cause=error) from error
             return len(rows)
 
         return await self.run(copy, info=info, writes=True)

@@ -68,18 +68,30 @@ def table_for(
     return table
 
 
-def add_constraints(info: EntityInfo[Any], table: sa.Table) -> None:
-    """Add the unique constraints and the tenant index that an entity declares."""
+def add_constraints(
+    info: EntityInfo[Any], table: sa.Table, names: Mapping[str, str] | None = None
+) -> None:
+    """Add the unique constraints and the tenant index that an entity declares.
+
+    Args:
+        info: The entity.
+        table: Its table.
+        names: Names of the columns, by field; ``None`` where they are the same.
+    """
+
+    def column(field: str) -> sa.Column[Any]:
+        return table.c[field if names is None else names[field]]
+
     for unique in info.unique:
-        columns = [table.c[name] for name in unique.fields]
+        columns = [column(name) for name in unique.fields]
         name = shorten(info.constraint_name(unique))
         if info.deleted is None:
             table.append_constraint(sa.UniqueConstraint(*columns, name=name))
         else:
-            live = table.c[info.deleted].is_(None)
+            live = column(info.deleted).is_(None)
             sa.Index(name, *columns, unique=True, postgresql_where=live)
     if info.tenant and tuple(info.key[: len(info.tenant)]) != info.tenant:
-        columns = [table.c[name] for name in info.tenant]
+        columns = [column(name) for name in info.tenant]
         sa.Index(shorten(f"ix_{info.table}_tenant"), *columns)
 
 

@@ -36,6 +36,8 @@ def _drift(change: str, *facts: Any) -> Drift:
     if change.startswith("modify_"):
         return Drift(change, facts[1], str(facts[2]))
     subject = facts[-1]
+    if isinstance(subject, str):
+        return Drift(change, facts[0], subject)
     if change.endswith("_column"):
         return Drift(change, str(facts[1]), str(subject.name))
     if change.endswith("_table"):

@@ -12,7 +12,6 @@ from typing import Any, Final, TypeVar
 
 import alembic.command
 import alembic.util
-import asyncpg
 import sqlalchemy as sa
 from alembic.autogenerate import produce_migrations
 from alembic.config import Config
@@ -22,17 +21,18 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from common.context import operation
 from common.db.core import LockTimeout, UnsupportedOperation
-from common.db.postgres._config import PostgresConfig, connect_arguments
-from common.db.postgres._connect import milliseconds
-from common.db.postgres._errors import FOREIGN, translate
+from common.db.postgres._config import PostgresConfig
+from common.db.postgres._connect import dial, milliseconds
+from common.db.postgres._driver import SYSTEM
+from common.db.postgres._errors import translate
+from common.db.postgres._migrations._constraints import constraint_changes
 from common.db.postgres._migrations._drift import Drift, drifts
 from common.db.postgres._names import lock_key, quote
-from common.errors import AppError, DatabaseError
+from common.errors import DatabaseError
 
 T = TypeVar("T")
-
-_connect: Any = asyncpg.connect
 
 _FIRST_PAUSE: Final = 0.05
 _MAX_PAUSE: Final = 2.0
@@ -150,16 +150,26 @@ class MigrationManager:
             MigrationError: The database lacks migrations that exist already.
         """
         empty: list[bool] = []
+        if autogenerate:
+            self._models()
 
-        def skip_empty(_: Any, __: Any, directives: list[Any]) -> None:
-            if autogenerate and directives[0].upgrade_ops.is_empty():
+        def complete(context: MigrationContext, _: Any, directives: list[Any]) -> None:
+            if not autogenerate:
+                return
+            script = directives[0]
+            connection = context.connection
+            assert connection is not None  # noqa: S101 - offline mode compares nothing
+            changes = list(constraint_changes(connection, self._models()))
+            script.upgrade_ops.ops.extend(changes)
+            script.downgrade_ops.ops[:0] = [each.reverse() for each in reversed(changes)]
+            if script.upgrade_ops.is_empty():
                 empty.append(True)
                 directives[:] = []
 
         def write(connection: sa.Connection) -> Any:
             config = self._alembic(connection)
             return alembic.command.revision(
-                config, message, autogenerate=autogenerate, process_revision_directives=skip_empty
+                config, message, autogenerate=autogenerate, process_revision_directives=complete
             )
 
         async with self._locked() as connection:
@@ -187,11 +197,12 @@ class MigrationManager:
         def note(*, step: Any, **_: Any) -> None:
             applied.extend(step.up_revision_ids)
 
-        async with self._locked() as connection:
-            await self._run(
-                connection,
-                lambda sync: command(self._alembic(sync, on_version_apply=note), target),
-            )
+        with operation("db", "migrate", {"db.system.name": SYSTEM}):
+            async with self._locked() as connection:
+                await self._run(
+                    connection,
+                    lambda sync: command(self._alembic(sync, on_version_apply=note), target),
+                )
         return applied
 
     async def current(self) -> tuple[str, ...]:
@@ -217,16 +228,18 @@ class MigrationManager:
     async def check(self) -> list[Drift]:
         """Return what differs between models and database; nothing if all is well.
 
-        Tables, columns, types, nullability, defaults, indexes, unique and foreign keys are
-        compared; Alembic compares neither check constraints nor names of primary keys.
+        Tables, columns, types, nullability, defaults, indexes, and keys and constraints of all
+        kinds are compared. The server is asked how it would store a check constraint, in a
+        temporary table that is gone afterwards.
         """
-        if self._metadata is None:
-            raise MigrationError("name the models' metadata: there is nothing to compare with")
+        models = self._models()
 
         def compare(connection: sa.Connection) -> list[Drift]:
-            produced = produce_migrations(self._context(connection), self._metadata)  # type: ignore[arg-type]
+            produced = produce_migrations(self._context(connection), models)
             operations = produced.upgrade_ops
-            return [] if operations is None else list(drifts(operations.as_diffs()))
+            found = [] if operations is None else list(drifts(operations.as_diffs()))
+            changes = constraint_changes(connection, models)
+            return found + list(drifts([each.to_diff_tuple() for each in changes]))
 
         async with self._connected() as connection:
             return await self._run(connection, compare)
@@ -243,6 +256,14 @@ class MigrationManager:
             await connection.commit()
 
     # How
+
+    def _models(self) -> sa.MetaData:
+        if self._metadata is None:
+            raise MigrationError(
+                "name the models' metadata (common-db: --metadata, or --empty for a revision): "
+                "there is nothing to compare with"
+            )
+        return self._metadata
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -343,16 +364,9 @@ class MigrationManager:
         }
         if config.schema_name is not None:
             settings["search_path"] = quote(config.schema_name)
-        try:
-            return await _connect(
-                **connect_arguments(config.url),
-                timeout=config.connect_timeout_seconds,
-                server_settings=settings,
-            )
-        except (*FOREIGN, ValueError) as error:
-            closed = getattr(error, "sqlstate", None) is None
-            raised: AppError = translate(error, closed=closed)
-            raise raised from error
+        return await dial(
+            config.url, seconds=config.connect_timeout_seconds, server_settings=settings
+        )
 
 
 def _revision(script: Any) -> Revision:
