@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SAMPLED = 0x01
 RANDOM = 0x02
 _KNOWN_FLAGS = SAMPLED | RANDOM
-_HEX = frozenset("0123456789abcdef")
+_HEX = "0123456789abcdef"
 
 
 class Trace(Frozen):
@@ -57,11 +57,7 @@ class Trace(Frozen):
         tracestate = tuple((key, value) for key, value in tracestate)
         if not all(valid_member(key, value) for key, value in tracestate):
             raise ValueError("a member of the tracestate is malformed: see Trace.with_state")
-        assign = object.__setattr__
-        assign(self, "trace_id", trace_id)
-        assign(self, "span_id", span_id)
-        assign(self, "flags", flags & _KNOWN_FLAGS)
-        assign(self, "tracestate", tracestate)
+        _fill(self, trace_id, span_id, flags, tracestate)
 
     @property
     def sampled(self) -> bool:
@@ -93,7 +89,9 @@ class Trace(Frozen):
         flags = self.flags
         if sampled is not None:
             flags = flags | SAMPLED if sampled else flags & ~SAMPLED
-        return Trace(self.trace_id, span_id or _random_id(8), flags, self.tracestate)
+        if span_id is None:
+            return _checked(self.trace_id, _random_id(8), flags, self.tracestate)
+        return Trace(self.trace_id, span_id, flags, self.tracestate)
 
     def with_state(self, key: str, value: str) -> Trace:
         """Return the same trace with ``key=value`` leftmost in its tracestate.
@@ -123,7 +121,8 @@ def new_trace(*, sampled: bool = False) -> Trace:
         sampled: Whether it is recorded. The default leaves the decision to others, for which
             the specification wants 0 (section 3.2.2.5.1).
     """
-    return Trace(_random_id(16), _random_id(8), RANDOM | (SAMPLED if sampled else 0))
+    flags = RANDOM | (SAMPLED if sampled else 0)
+    return _checked(_random_id(16), _random_id(8), flags, ())
 
 
 def parse_trace(
@@ -151,18 +150,46 @@ def parse_trace(
     if (
         len(text) < 55
         or (text[2], text[35], text[52]) != ("-", "-", "-")
-        or not _HEX.issuperset(version + flags)
+        or not _is_hex(version + flags)
         or version == "ff"
         or not _is_id(trace_id, 32)
         or not _is_id(span_id, 16)
         or (len(text) > 55 and (version == "00" or text[55] != "-"))
     ):
         return None
-    return Trace(trace_id, span_id, int(flags, 16), parse_tracestate(tracestate))
+    members = parse_tracestate(tracestate) if tracestate else ()
+    return _checked(trace_id, span_id, int(flags, 16), members)
+
+
+def _checked(
+    trace_id: str, span_id: str, flags: int, tracestate: tuple[tuple[str, str], ...]
+) -> Trace:
+    """Make a trace of parts that were checked: once is enough for every message and request."""
+    trace = Trace.__new__(Trace)
+    _fill(trace, trace_id, span_id, flags, tracestate)
+    return trace
+
+
+def _fill(
+    trace: Trace,
+    trace_id: str,
+    span_id: str,
+    flags: int,
+    tracestate: tuple[tuple[str, str], ...],
+) -> None:
+    assign = object.__setattr__  # it is frozen
+    assign(trace, "trace_id", trace_id)
+    assign(trace, "span_id", span_id)
+    assign(trace, "flags", flags & _KNOWN_FLAGS)
+    assign(trace, "tracestate", tracestate)
 
 
 def _is_id(text: str, length: int) -> bool:
-    return len(text) == length and _HEX.issuperset(text) and text.strip("0") != ""
+    return len(text) == length and _is_hex(text) and text.strip("0") != ""
+
+
+def _is_hex(text: str) -> bool:
+    return not text.strip(_HEX)  # the fastest way to ask: what is left is no digit
 
 
 def _random_id(length: int) -> str:
