@@ -217,8 +217,21 @@ async def test_statements_over_entities_see_neither_deleted_nor_foreign_rows(
         await session.execute(sa.delete(Agent).where(Agent.name != "kept"))
     touched = sorted((row.name, row.display) for row in await raw(database))
     assert touched == [("foreign", None), ("gone", None), ("kept", "touched")]
-    with pytest.raises(TenantRequiredError):
-        await database.select(sa.select(Agent))
+
+
+async def test_each_statement_without_its_tenant_is_refused(database: PostgresDatabase):
+    mine = await database.repository(Agent, tenant=TENANT).add(agent("mine"))
+    statements = [sa.select(Agent), sa.select(Leg).join(Agent), sa.delete(Agent)]
+    for tenant in (None, {"merchant_id": "m1"}, None):
+        for statement in statements:
+            with pytest.raises(TenantRequiredError):
+                async with database.session(tenant=tenant) as session:
+                    await session.execute(statement)
+        with pytest.raises(TenantRequiredError):
+            await database.select(sa.select(Agent), tenant=tenant)
+        assert len(await database.select(sa.select(Agent), tenant=TENANT)) == 1
+        assert list(await database.select(sa.select(Leg))) == []
+    assert [row.id for row in await raw(database)] == [mine.id]
 
 
 FOREIGN_WRITES: dict[str, tuple[type[Exception], Any]] = {

@@ -96,7 +96,7 @@ def test_the_whole_life_of_a_migration(run, project: Path):
     assert run("check") == (0, "models, migrations and database agree\n", "")
     code, out, _ = run("current")
     assert out.strip() in run("history")[1]
-    assert run("history")[1].strip().endswith("first")
+    assert run("history")[1].strip().endswith("First.")
     assert run("ensure-schema", "a schema")[:2] == (0, "schema a schema exists\n")
     code, out, _ = run("downgrade", "base")
     assert (code, out.split()[0]) == (0, "undid")

@@ -8,7 +8,7 @@ import pytest
 from postgres_entities import config_of
 
 from common.db.core import UnsupportedOperation, create_database_manager, open_database
-from common.db.postgres import Listener, PostgresDatabase
+from common.db.postgres import Listener, PostgresConfig, PostgresDatabase
 from common.db.postgres._config import connect_arguments
 from common.errors import ValidationError
 
@@ -40,6 +40,32 @@ def test_a_wrong_url_says_what_is_wrong_and_not_the_password(url: str, told: str
         assert problem["loc"][0] == field
         assert told in problem["msg"]
         assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"X_DB__URL": "mysql://ada:s3cret@db/calls"}, "must start with postgresql://"),
+        ({"X_DB__URL": "postgresql://ada:s3cret@db"}, "must name a user and a database"),
+        ({"X_DB__URL": URL, "X_DB__REPLICAS": '["s3cret"]'}, "must start with postgresql://"),
+        ({"X_DB__URL": f"{URL}?sslmode=s3cret"}, "sslmode must be one of disable, allow"),
+        ({"X_DB__POOL_SIZE": "5"}, "give postgresql://user:password@host"),
+    ],
+)
+def test_settings_from_the_environment_say_what_is_wrong_and_not_the_password(
+    variables: dict[str, str], told: str
+):
+    pytest.importorskip("common.config")
+    from common.config import BaseAppSettings, ConfigError, load
+
+    class Settings(BaseAppSettings, prefix="X_"):
+        db: PostgresConfig
+
+    with pytest.raises(ConfigError) as caught:
+        load(Settings, environ=variables)
+    assert told in str(caught.value)
+    assert "refused by a validator" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_url_is_required():

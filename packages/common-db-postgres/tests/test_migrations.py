@@ -2,8 +2,13 @@
 
 import asyncio
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
+from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 import sqlalchemy as sa
@@ -51,6 +56,91 @@ async def test_the_models_become_a_migration_which_leaves_no_drift(manager: Migr
     assert "agents" not in await tables(manager)
 
 
+STRICT = """
+line-length = 100
+target-version = "py311"
+[lint]
+select = ["ALL"]
+ignore = ["COM812", "CPY001", "INP001"]
+[lint.pydocstyle]
+convention = "google"
+"""
+
+
+@pytest.fixture
+def ruff(tmp_path: Path):
+    """A strict project around the migrations; what ruff says about its files."""
+    (tmp_path / "ruff.toml").write_text(STRICT)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "ruff", *arguments, "--no-cache", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+MESSAGES = [
+    "first tables",
+    'why "these" \\ and \n not """those""" 100% ${x}?',
+    "a reason that is " + "long, " * 20 + "and ends",
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+async def test_a_migration_is_written_as_people_write_code(
+    config: PostgresConfig, manager: MigrationManager, ruff, message: str
+):
+    first = await manager.revision(message)
+    assert first is not None
+    await manager.upgrade()
+    long = "kind IN (" + ", ".join(f"'{n}  or {n}'" for n in range(40)) + ")"
+    models = checked("kind = 'a'", key="first")
+    for name in metadata.tables:
+        metadata.tables[name].to_metadata(models)
+    second = await MigrationManager(config, manager._directory, models).revision(message)
+    assert second is not None
+    await manager.upgrade()
+    models.remove(models.tables[ODD])
+    checked(long, key="first").tables[ODD].to_metadata(models)
+    changing = MigrationManager(config, manager._directory, models)
+    third = await changing.revision(message)
+    assert third is not None
+    for revision in (first, second, third):
+        text = revision.path.read_text()
+        compile(text, revision.path, "exec")
+        lines = text.splitlines()
+        assert not [line for line in lines if line != line.rstrip()]
+        assert lines[0][3].isupper()
+        assert lines[0].removesuffix('"""')[-1] in ".!?"
+        assert len(lines[0]) <= 100
+        assert "op." in text
+    assert first.message.startswith(message[0].upper())
+    await changing.upgrade()
+    assert await changing.check() == []
+    await changing.downgrade("-1")
+    await changing.upgrade()
+    if find_spec("ruff") is None:
+        return
+    assert ruff("format", "--check")[0] == 0
+    assert ruff("check") == (0, "All checks passed!\n")
+
+
+async def test_an_empty_migration_keeps_what_it_is_going_to_use(manager: MigrationManager, ruff):
+    revision = await manager.revision("by hand", autogenerate=False)
+    assert revision is not None
+    text = revision.path.read_text()
+    assert "import sqlalchemy as sa\nfrom alembic import op\n\nrevision" in text
+    assert not re.search("[ \t]$", text, re.MULTILINE)
+    assert "down_revision: str | Sequence[str] | None = None" in text
+    assert await manager.upgrade() == [revision.id]
+    second = await manager.revision("again", autogenerate=False)
+    assert second is not None
+    assert f"\nRevises: {revision.id}\n" in second.path.read_text()
+    if find_spec("ruff") is not None:
+        assert ruff("format", "--check")[0] == 0
+
+
 async def tables(manager: MigrationManager) -> set[str]:
     async with manager._connected() as connection:
         return set(await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names()))
@@ -92,10 +182,13 @@ async def test_drift_between_models_and_database_is_found(manager: MigrationMana
     assert Drift("remove_table", "forgotten") not in await tolerant.check()
 
 
+ODD = 'an "odd" name'
+
+
 def checked(check: str, *, key: str, columns: Sequence[str] = ("id",)) -> sa.MetaData:
     models = new_metadata()
     sa.Table(
-        'an "odd" name',
+        ODD,
         models,
         sa.Column("id", sa.BigInteger),
         sa.Column("kind", sa.Text(collation="C"), nullable=False),
@@ -259,3 +352,73 @@ async def test_misuse_has_clear_errors(manager: MigrationManager, config: Postgr
         await manager.revision("two")
     with pytest.raises(UnsupportedOperation, match="direct"):
         MigrationManager(config_of("postgresql://a:b@c/d", pgbouncer=True), "x")
+
+
+def env_of(manager: MigrationManager) -> Path:
+    return manager._directory / "env.py"
+
+
+def test_env_outside_of_alembic_does_nothing(tmp_path: Path):
+    env = tmp_path / "env.py"
+    source = resources.files("common.db.postgres") / "_migrations" / "template" / "env.py.txt"
+    env.write_text(source.read_text())
+    run_path(str(env))
+    subprocess.run([sys.executable, str(env)], check=True)  # where no migration ever ran
+
+
+async def test_env_takes_options_of_the_service(manager: MigrationManager):
+    env_of(manager).write_text(
+        "from common.db.postgres.migrations import run_env\nrun_env(version_table='versions')\n"
+    )
+    revision = await manager.revision("first")
+    assert revision is not None
+    await manager.upgrade()
+    assert {"agents", "versions"} <= await tables(manager)
+
+
+async def test_plain_alembic_runs_the_same_folder(
+    manager: MigrationManager, config: PostgresConfig
+):
+    await write(manager, "one", "op.execute('CREATE TABLE one (id int)')")
+    (manager._directory.parent / "alembic.ini").write_text(
+        "[alembic]\nscript_location = %(here)s/migrations 100%%\n"
+    )
+
+    def alembic(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "alembic", *arguments],
+            cwd=manager._directory.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    offline = alembic("upgrade", "head", "--sql")
+    assert "CREATE TABLE one" in offline.stdout
+    done = await asyncio.to_thread(alembic, "upgrade", "head")
+    assert done.returncode
+    assert "set sqlalchemy.url, or use common-db" in done.stderr
+    assert config.url is not None
+    url = config.url.get_secret_value().replace("postgresql:", "postgresql+asyncpg:")
+    with (manager._directory.parent / "alembic.ini").open("a") as file:
+        file.write(f"sqlalchemy.url = {url}\n")
+    done = await asyncio.to_thread(alembic, "upgrade", "head")
+    assert done.returncode == 0, done.stderr
+    assert await manager.current() == ("0000",)
+    assert "one" in await tables(manager)
+
+
+def test_alembic_is_loaded_when_migrations_are_used_and_not_before(tmp_path: Path):
+    script = (
+        "import asyncio, sys\n"
+        "import common.db.postgres\n"
+        "from common.db.postgres import PostgresConfig\n"
+        "from common.db.postgres.migrations import MigrationManager\n"
+        "config = PostgresConfig(url='postgresql://a:b@c/d')\n"
+        "manager = MigrationManager(config, sys.argv[1])\n"
+        "asyncio.run(manager.init())\n"
+        "assert not {'alembic', 'mako'} & set(sys.modules)\n"
+        "assert asyncio.run(manager.history()) == []\n"
+        "assert 'alembic' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "m")], check=True)

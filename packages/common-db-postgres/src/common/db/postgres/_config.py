@@ -1,9 +1,10 @@
 """Configuration of the PostgreSQL backend."""
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from common.db.core import DatabaseConfig
 from common.db.postgres._names import quote
@@ -12,6 +13,9 @@ from common.errors import ValidationError
 _SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _OPTIONS = ("host", "port", "sslmode", "sslrootcert", "target_session_attrs")
+
+_RULE: Final = "common_config_rule"
+"""Type of errors whose text `common.config` shows, though the field is secret."""
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
@@ -61,7 +65,7 @@ class PostgresConfig(DatabaseConfig):
     @classmethod
     def _primary(cls, url: SecretStr | None) -> SecretStr:
         if url is None:
-            raise ValueError("give postgresql://user:password@host:port/database")
+            raise _wrong("give postgresql://user:password@host:port/database")
         connect_arguments(url)
         return url
 
@@ -103,23 +107,23 @@ def connect_arguments(url: SecretStr) -> dict[str, Any]:
         parts = urlsplit(url.get_secret_value())
         port = parts.port
     except ValueError:
-        raise ValueError("the URL's host or port cannot be read") from None
+        raise _wrong("the URL's host or port cannot be read") from None
     if parts.scheme not in _SCHEMES:
-        raise ValueError("the URL must start with postgresql://")
+        raise _wrong("the URL must start with postgresql://")
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     for name in options:
         if name not in _OPTIONS:
-            raise ValueError(f"the URL has an unknown option; known are {', '.join(_OPTIONS)}")
+            raise _wrong(f"the URL has an unknown option; known are {', '.join(_OPTIONS)}")
     host = unquote(parts.hostname or "") or options.get("host")
     if not host:
-        raise ValueError("the URL names no host")
+        raise _wrong("the URL names no host")
     database = unquote(parts.path[1:])
     if not database or not parts.username:
-        raise ValueError("the URL must name a user and a database")
+        raise _wrong("the URL must name a user and a database")
     if "port" in options and not options["port"].isdigit():
-        raise ValueError("the URL's port is no number")
+        raise _wrong("the URL's port is no number")
     if (mode := options.get("sslmode", "prefer")) not in _SSL_MODES:
-        raise ValueError(f"sslmode must be one of {', '.join(_SSL_MODES)}")
+        raise _wrong(f"sslmode must be one of {', '.join(_SSL_MODES)}")
     return {
         "host": host,
         "port": port or int(options.get("port", PostgresConfig._DEFAULT_PORT)),  # noqa: SLF001
@@ -131,17 +135,22 @@ def connect_arguments(url: SecretStr) -> dict[str, Any]:
     }
 
 
+def _wrong(message: str) -> PydanticCustomError:
+    """Return an error that says what is wrong with a URL; ``message`` must not hold a value."""
+    return PydanticCustomError(_RULE, "{problem}", {"problem": message})
+
+
 def _ssl(mode: str, root: str | None) -> Any:
     """Return asyncpg's ``ssl``: its modes, or a context where a root certificate is named."""
     if mode not in ("verify-ca", "verify-full"):
         return mode
     if root is None:
-        raise ValueError(f"sslmode={mode} needs sslrootcert=FILE, or sslrootcert=system")
+        raise _wrong(f"sslmode={mode} needs sslrootcert=FILE, or sslrootcert=system")
     import ssl  # noqa: PLC0415 - costly, and seldom needed
 
     try:
         context = ssl.create_default_context(cafile=None if root == "system" else root)
     except OSError:
-        raise ValueError("sslrootcert names no readable file") from None
+        raise _wrong("sslrootcert names no readable file") from None
     context.check_hostname = mode == "verify-full"
     return context

@@ -16,6 +16,7 @@ from common.db.postgres._base import SoftDeleteMixin, TenantMixin
 from common.db.postgres._session import TENANT
 
 _TENANT_FIELDS: Final = frozenset({"merchant_id", "domain"})
+_MISSING: Final = "common_missing_tenant"
 
 
 def restrict(state: ORMExecuteState) -> None:
@@ -51,8 +52,8 @@ def _of_tenant(tenant: Any) -> Any:
     known = tenant if isinstance(tenant, Mapping) else {}
     merchant, domain = known.get("merchant_id"), known.get("domain")
     if merchant is None or domain is None:
-        # Asked for when a statement holds an entity of tenants, and only then.
-        missing = sa.bindparam("common_tenant", type_=sa.String(), callable_=_refuse)
+        # Part of a statement that holds an entity of tenants, and only then.
+        missing = sa.bindparam(_MISSING, None, type_=sa.String())
         return with_loader_criteria(
             TenantMixin, lambda cls: cls.merchant_id == missing, include_aliases=True
         )
@@ -61,6 +62,16 @@ def _of_tenant(tenant: Any) -> Any:
         lambda cls: (cls.merchant_id == merchant) & (cls.domain == domain),
         include_aliases=True,
     )
+
+
+def require_tenant(*event: Any) -> None:
+    """Stop a statement that lacks its tenant, before it is sent (``before_cursor_execute``).
+
+    Raises:
+        TenantRequiredError: `restrict` found none.
+    """
+    if _MISSING in getattr(event[4].compiled, "binds", ()):
+        _refuse()
 
 
 def _refuse_unseen(state: ORMExecuteState, entity: type[Any], tenant: Any) -> None:

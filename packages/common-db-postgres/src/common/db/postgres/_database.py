@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVarTuple, overload
 
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql import Executable
+from sqlalchemy.sql.selectable import TypedReturnsRows
 
-from common.context import operation
+from common.context import check_deadline, operation
 from common.db.core import DatabaseConfig, DatabaseManager, Isolation, Tenant, UnitOfWork
 from common.db.postgres._config import PostgresConfig
 from common.db.postgres._driver import SYSTEM, PostgresDriver
@@ -16,6 +17,8 @@ from common.db.postgres._listen import Listener
 from common.db.postgres._locks import session_lock
 from common.db.postgres._session import PostgresTransaction
 from common.errors import ValidationError
+
+Types = TypeVarTuple("Types")
 
 
 class PostgresDatabase(DatabaseManager):
@@ -54,18 +57,43 @@ class PostgresDatabase(DatabaseManager):
         async with self.transaction(isolation=isolation, read_only=read_only) as unit:
             yield await orm_session(unit, tenant=tenant)
 
-    async def select(self, statement: Executable, *, tenant: Tenant = None) -> Sequence[Row[Any]]:
-        """Run a SELECT of SQLAlchemy in a read-only transaction, and return all its rows.
+    @overload
+    async def select(
+        self, statement: TypedReturnsRows[*Types], *, tenant: Tenant = None
+    ) -> Sequence[Row[*Types]]: ...
+
+    @overload
+    async def select(
+        self, statement: Executable, *, tenant: Tenant = None
+    ) -> Sequence[Row[*tuple[Any, ...]]]: ...
+
+    async def select(
+        self, statement: Executable, *, tenant: Tenant = None
+    ) -> Sequence[Row[*tuple[Any, ...]]]:
+        """Run a SELECT of SQLAlchemy, which cannot write, and return all its rows.
+
+        It is one round trip, on a replica if there are some. With what might write (text, locks
+        of rows, functions other than PostgreSQL's common ones) it runs in a read-only transaction
+        on the primary, in which the server refuses to write.
 
         Args:
             statement: For what the repositories' queries cannot say; see `session`.
             tenant: Whose rows; see `repository`.
+
+        Raises:
+            ValidationError: It is no SELECT.
+            DatabaseError: It would write; ``error_code`` is 25006.
         """
         if not getattr(statement, "is_select", False):
             raise ValidationError("select() takes a SELECT: write in a transaction or a session")
-        async with self.session(tenant=tenant, read_only=True) as session:
-            with operation("db", "select", {"db.system.name": SYSTEM}):
-                return (await session.execute(statement)).all()
+        self.enter(write=False)
+        check_deadline()
+        with operation("db", "select", {"db.system.name": SYSTEM}):
+            rows = await self._postgres.select(statement, tenant)
+            if rows is None:
+                async with self.session(tenant=tenant, read_only=True) as session:
+                    rows = (await session.execute(statement)).all()
+            return rows
 
     def advisory_lock(
         self, name: str, *, timeout_seconds: float | None = None

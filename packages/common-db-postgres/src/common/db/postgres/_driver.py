@@ -1,8 +1,12 @@
 """The backend: a pool, its sessions, and SQLAlchemy on the same connections."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from common.db.core import Capability, Driver, Isolation, PoolStats
+from sqlalchemy import Row
+from sqlalchemy.sql import Executable
+
+from common.db.core import Capability, Driver, Isolation, PoolStats, Tenant
 from common.db.postgres._bridge import Bridge
 from common.db.postgres._config import PostgresConfig
 from common.db.postgres._pool import Pool
@@ -77,6 +81,16 @@ class PostgresDriver(Driver):
             recent = self.replicas.track()
             session.on_commit = lambda: self.replicas.wrote(recent)
         return session
+
+    async def select(
+        self, statement: Executable, tenant: Tenant
+    ) -> Sequence[Row[*tuple[Any, ...]]] | None:
+        """Run a SELECT of SQLAlchemy by itself; ``None`` when it needs a transaction."""
+        if self.config.pgbouncer:
+            return None
+        return await self._session.run(
+            lambda connection, seconds: self.bridge.select(connection, seconds, statement, tenant)
+        )
 
     async def ping(self) -> None:
         """Make a round trip to the primary."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
+from alembic.autogenerate import renderers
 from alembic.operations.ops import ExecuteSQLOp
 from sqlalchemy.exc import DBAPIError
 
@@ -13,6 +14,7 @@ _DEFINITIONS: Final = sa.text(
     "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint "
     "WHERE conrelid = to_regclass(:table) AND contype::text = :kind"
 )
+_PIECES: Final = re.compile(r".{1,70}(?: |$)| ?[^ ]+ ?", re.DOTALL)
 _BIND: Final = re.compile(r"(?<![:\w\\]):(?=\w)")
 """What `sqlalchemy.text` takes for a parameter."""
 
@@ -39,6 +41,13 @@ class ConstraintChange(ExecuteSQLOp):
     def reverse(self) -> "ConstraintChange":
         """Return what undoes it."""
         return ConstraintChange(*self._facts, (self._statements[1], self._statements[0]))
+
+
+@renderers.dispatch_for(ConstraintChange)
+def _render(_: Any, change: ConstraintChange) -> str:
+    """Return the line of a migration, or several where it would be long."""
+    pieces = _PIECES.findall(str(change.sqltext))
+    return "op.execute(\n" + "".join(f"    {piece!r}\n" for piece in pieces) + ")"
 
 
 def constraint_changes(

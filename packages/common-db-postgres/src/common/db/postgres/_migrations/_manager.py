@@ -1,22 +1,15 @@
-"""Alembic, driven over our own connection and under a lock."""
+"""Migrations over our own connection and under a lock; see `_alembic` for what they do there."""
 
-import argparse
 import asyncio
 import importlib.resources
 import random
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import alembic.command
-import alembic.util
 import sqlalchemy as sa
-from alembic.autogenerate import produce_migrations
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -27,40 +20,17 @@ from common.db.postgres._config import PostgresConfig
 from common.db.postgres._connect import dial, milliseconds
 from common.db.postgres._driver import SYSTEM
 from common.db.postgres._errors import translate
-from common.db.postgres._migrations._constraints import constraint_changes
-from common.db.postgres._migrations._drift import Drift, drifts
+from common.db.postgres._migrations._drift import Drift
+from common.db.postgres._migrations._revision import MigrationError, Revision
 from common.db.postgres._names import lock_key, quote
-from common.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from common.db.postgres._migrations._alembic import Scripts
 
 T = TypeVar("T")
 
 _FIRST_PAUSE: Final = 0.05
 _MAX_PAUSE: Final = 2.0
-
-
-class MigrationError(DatabaseError):
-    """A migration, or the folder of migrations, is not as it should be."""
-
-    code = "DB_MIGRATION"
-    status = 500
-    retryable = False
-
-
-@dataclass(frozen=True)
-class Revision:
-    """One migration.
-
-    Args:
-        id: Its id.
-        message: What it does.
-        down: Ids of those before it.
-        path: Its file.
-    """
-
-    id: str
-    message: str
-    down: tuple[str, ...]
-    path: Path
 
 
 class MigrationManager:
@@ -108,6 +78,15 @@ class MigrationManager:
         self._statement_lock_seconds = statement_lock_timeout_seconds
         self._ignored = frozenset((*ignore_tables, "alembic_version"))
 
+    @cached_property
+    def _scripts(self) -> "Scripts":
+        # Services name this class where they start; few of their processes migrate.
+        from common.db.postgres._migrations._alembic import Scripts  # noqa: PLC0415
+
+        return Scripts(
+            self._directory, self._metadata, schema=self._config.schema_name, ignored=self._ignored
+        )
+
     # The folder
 
     async def init(self) -> Path:
@@ -129,52 +108,30 @@ class MigrationManager:
 
     async def history(self) -> list[Revision]:
         """Return all migrations, oldest first."""
-        return await asyncio.to_thread(lambda: self._guarded(self._history))
-
-    def _history(self) -> list[Revision]:
-        scripts = ScriptDirectory.from_config(self._alembic())
-        return [_revision(each) for each in scripts.walk_revisions()][::-1]
+        return await asyncio.to_thread(self._scripts.history)
 
     # The database
 
     async def revision(self, message: str, *, autogenerate: bool = True) -> Revision | None:
         """Write a migration; ``None`` when the models equal the database.
 
-        Files are written on the event loop: this is for a developer's machine.
+        Files are written on the event loop: this is for a developer's machine. Where ruff is
+        installed, it mends and formats the file by the project's own settings.
 
         Args:
-            message: What it does; becomes part of its file's name.
+            message: What it does; becomes part of its file's name, and its docstring.
             autogenerate: Fill it with what differs between models and database.
 
         Raises:
             MigrationError: The database lacks migrations that exist already.
         """
-        empty: list[bool] = []
         if autogenerate:
             self._models()
-
-        def complete(context: MigrationContext, _: Any, directives: list[Any]) -> None:
-            if not autogenerate:
-                return
-            script = directives[0]
-            connection = context.connection
-            assert connection is not None  # noqa: S101 - offline mode compares nothing
-            changes = list(constraint_changes(connection, self._models()))
-            script.upgrade_ops.ops.extend(changes)
-            script.downgrade_ops.ops[:0] = [each.reverse() for each in reversed(changes)]
-            if script.upgrade_ops.is_empty():
-                empty.append(True)
-                directives[:] = []
-
-        def write(connection: sa.Connection) -> Any:
-            config = self._alembic(connection)
-            return alembic.command.revision(
-                config, message, autogenerate=autogenerate, process_revision_directives=complete
-            )
-
         async with self._locked() as connection:
-            script = await self._run(connection, write)
-        return None if empty or script is None else _revision(script)
+            return await self._run(
+                connection,
+                lambda sync: self._scripts.revision(sync, message, autogenerate=autogenerate),
+            )
 
     async def upgrade(self, target: str = "head") -> list[str]:
         """Apply migrations up to ``target`` and return the ids of those applied here.
@@ -185,32 +142,23 @@ class MigrationManager:
             LockTimeout: Another replica's migrations took too long.
             MigrationError: There is no such revision.
         """
-        return await self._step(alembic.command.upgrade, target)
+        return await self._step(self._scripts.upgrade, target)
 
     async def downgrade(self, target: str) -> list[str]:
         """Undo migrations down to ``target`` (``"base"``: all) and return their ids."""
-        return await self._step(alembic.command.downgrade, target)
+        return await self._step(self._scripts.downgrade, target)
 
-    async def _step(self, command: Callable[[Config, str], None], target: str) -> list[str]:
-        applied: list[str] = []
-
-        def note(*, step: Any, **_: Any) -> None:
-            applied.extend(step.up_revision_ids)
-
+    async def _step(
+        self, command: Callable[[sa.Connection, str], list[str]], target: str
+    ) -> list[str]:
         with operation("db", "migrate", {"db.system.name": SYSTEM}):
             async with self._locked() as connection:
-                await self._run(
-                    connection,
-                    lambda sync: command(self._alembic(sync, on_version_apply=note), target),
-                )
-        return applied
+                return await self._run(connection, lambda sync: command(sync, target))
 
     async def current(self) -> tuple[str, ...]:
         """Return the ids of the migrations that the database is at."""
         async with self._connected() as connection:
-            return await self._run(
-                connection, lambda sync: tuple(self._context(sync).get_current_heads())
-            )
+            return await self._run(connection, self._scripts.heads)
 
     async def pending(self) -> list[str]:
         """Return the ids of migrations that are not applied, oldest first.
@@ -232,17 +180,9 @@ class MigrationManager:
         kinds are compared. The server is asked how it would store a check constraint, in a
         temporary table that is gone afterwards.
         """
-        models = self._models()
-
-        def compare(connection: sa.Connection) -> list[Drift]:
-            produced = produce_migrations(self._context(connection), models)
-            operations = produced.upgrade_ops
-            found = [] if operations is None else list(drifts(operations.as_diffs()))
-            changes = constraint_changes(connection, models)
-            return found + list(drifts([each.to_diff_tuple() for each in changes]))
-
+        self._models()
         async with self._connected() as connection:
-            return await self._run(connection, compare)
+            return await self._run(connection, self._scripts.differences)
 
     async def ensure_schema(self, name: str) -> None:
         """Make a schema unless it exists.
@@ -257,52 +197,22 @@ class MigrationManager:
 
     # How
 
-    def _models(self) -> sa.MetaData:
+    def _models(self) -> None:
         if self._metadata is None:
             raise MigrationError(
                 "name the models' metadata (common-db: --metadata, or --empty for a revision): "
                 "there is nothing to compare with"
             )
-        return self._metadata
-
-    def _options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {
-            "compare_type": True,
-            "compare_server_default": True,
-            "include_object": self._included,
-        }
-        if self._config.schema_name is not None:
-            options["version_table_schema"] = self._config.schema_name
-        return options
-
-    def _included(self, *facts: Any) -> bool:
-        _, name, kind, reflected, counterpart = facts
-        forgotten = kind == "table" and reflected and counterpart is None
-        return not (forgotten and name in self._ignored)
-
-    def _context(self, connection: sa.Connection) -> MigrationContext:
-        options = {**self._options(), "target_metadata": self._metadata}
-        return MigrationContext.configure(connection, opts=options)
-
-    def _alembic(self, connection: sa.Connection | None = None, **options: Any) -> Config:
-        config = Config(cmd_opts=argparse.Namespace(quiet=True))
-        config.set_main_option("script_location", str(self._directory).replace("%", "%%"))
-        config.attributes["connection"] = connection
-        config.attributes["metadata"] = self._metadata
-        config.attributes["options"] = {**self._options(), **options}
-        return config
 
     async def _run(self, connection: AsyncConnection, work: Callable[[sa.Connection], T]) -> T:
-        return await connection.run_sync(lambda sync: self._guarded(lambda: work(sync)))
+        def guarded(sync: sa.Connection) -> T:
+            try:
+                return work(sync)
+            except DBAPIError as error:
+                cause = error.orig.__cause__ if error.orig is not None else None
+                raise translate(cause or error) from error
 
-    def _guarded(self, work: Callable[[], T]) -> T:
-        try:
-            return work()
-        except alembic.util.CommandError as error:
-            raise MigrationError(_sentence(error), cause=error) from error
-        except DBAPIError as error:
-            cause = error.orig.__cause__ if error.orig is not None else None
-            raise translate(cause or error) from error
+        return await connection.run_sync(guarded)
 
     @asynccontextmanager
     async def _locked(self) -> AsyncGenerator[AsyncConnection, None]:
@@ -367,13 +277,3 @@ class MigrationManager:
         return await dial(
             config.url, seconds=config.connect_timeout_seconds, server_settings=settings
         )
-
-
-def _revision(script: Any) -> Revision:
-    down: Sequence[str] | str | None = script.down_revision
-    before = (down,) if isinstance(down, str) else tuple(down or ())
-    return Revision(script.revision, script.doc, before, Path(script.path))
-
-
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())
