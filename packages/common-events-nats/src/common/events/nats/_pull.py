@@ -1,0 +1,419 @@
+"""The pull engine: overlapping pull requests of one durable consumer into one subscription.
+
+Protocol: ADR-13 and ADR-37. A status is judged by its number alone: 100 is a heartbeat; one that
+says with ``Nats-Pending-Messages`` how much of a request is left gives that back; anything else
+leaves in doubt what the requests are worth, so the consumer is looked up, by ``err_code``, and
+asked anew on a fresh inbox. No text of the server is read.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from common.errors import AppError, MessageBusError, is_retryable, wrap
+from common.events.nats._api import Api, Json
+from common.events.nats._connection import Connection, Subscription
+from common.events.nats._delivery import ACK, IN_PROGRESS, NatsDelivery
+from common.events.nats._headers import parse_headers, parse_status
+from common.events.nats._pin import Pin
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = 2.0
+"""Seconds between the heartbeats asked for; two that fail to come put the requests in doubt."""
+
+EXPIRES = 30.0
+"""Seconds that a pull request waits for messages."""
+
+_ANY = 1 << 30
+_LONGEST_PAUSE = 5.0
+_STOP_SECONDS = 5.0
+_CALM_SECONDS = 1.0
+_REMEMBERED = 1_024  # acknowledgements that may have been lost with the connection
+
+
+class Pull:
+    """Keeps up to ``limit`` unsettled messages of a consumer flowing to a function.
+
+    Args:
+        connection: Open; may come and go.
+        api: Of the connection.
+        stream: Name of the stream.
+        durable: Name of the consumer.
+        limit: Most messages asked for or unsettled.
+        ack_wait: The consumer's, in seconds.
+        ensure: Returns the consumer's info, having made it if need be.
+        take: Called with each message; must not block.
+        lost: Called with the error that ends it all.
+        pin: For ordered consumers.
+
+    Attributes:
+        unsettled: Messages in hand.
+        asked: Messages asked for that have not come.
+        generation: Rises whenever the consumer turns out to be another one.
+        renewals: How often the consumer was looked up and asked anew.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        api: Api,
+        *,
+        stream: str,
+        durable: str,
+        limit: int,
+        ack_wait: float,
+        ensure: Callable[[], Awaitable[Json]],
+        take: Callable[[NatsDelivery], None],
+        lost: Callable[[AppError], None],
+        pin: Pin | None = None,
+    ) -> None:
+        self.stream = stream
+        self.durable = durable
+        self.ack_wait = ack_wait
+        self.limit = limit
+        self.asked = 0
+        self.renewals = 0
+        self.unsettled: set[NatsDelivery] = set()
+        self.stopped = False
+        self.connection = connection
+        self.api = api
+        self.pin = pin
+        self._ensure = ensure
+        self._take = take
+        self._lost = lost
+        self._closed = False
+        self._next = f"{api.prefix}.CONSUMER.MSG.NEXT.{stream}.{durable}".encode()
+        self._inbox = b""
+        self._subscription: Subscription | None = None
+        self._heard = 0.0
+        self._ask_soon = False
+        self._doubt = False
+        self._woken = asyncio.Event()
+        self._healthy = False
+        self._batch = _ANY
+        self._expires = EXPIRES
+        self._task: asyncio.Task[None] | None = None
+        self._write = connection.nc.write
+        self._room = limit
+        self._clustered = False
+        self._created = ""
+        self.generation = 0
+        self._unsent: deque[tuple[bytes, bytes]] = deque()
+        self._sent: deque[bytes] = deque(maxlen=_REMEMBERED)
+        self._listeners: list[Callable[[], None]] = []
+
+    # Beginning and end
+
+    async def start(self, info: Json) -> None:
+        """Subscribe, ask for messages, and keep doing so.
+
+        Args:
+            info: The consumer's, as `ensure` has just returned it.
+        """
+        try:
+            await self._subscribe(info)
+        except MessageBusError as error:
+            if not is_retryable(error):
+                raise
+            self._doubted()
+        self._listeners = [
+            self.connection.on_up(self._reconnected),
+            self.connection.on_down(self._disconnected),
+        ]
+        name = f"pull {self.stream}/{self.durable}"
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
+
+    async def stop(self) -> None:
+        """Ask for no more and give up the pull requests. Idempotent.
+
+        What the server had already sent still comes to ``take``.
+        """
+        self.stopped = True
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            if self._clustered:
+                await self._calm()
+            # A message which the server finds nobody to give to is at once ready for another.
+            await subscription.close(flush=True, timeout=_STOP_SECONDS)
+            if self.pin is not None:
+                self.pin.give_up(self)
+
+    async def _calm(self) -> None:
+        """Let requests be served that are about to be.
+
+        A message on its way from the leader to the server at the other end of this connection is
+        given up there once nobody listens, and comes again only after ``ack_wait``.
+        """
+        end = time.monotonic() + _CALM_SECONDS
+        while self.asked and self.connection.connected and time.monotonic() < end:
+            asked = self.asked
+            await asyncio.sleep(_CALM_SECONDS / 20)
+            if asked == self.asked:
+                return
+
+    def close(self) -> None:
+        """Hand back what is unsettled; settling does nothing from now on. After `stop`."""
+        for delivery in sorted(self.unsettled, key=_position):
+            delivery.hand_back()
+        self._closed = True
+        for remove in self._listeners:
+            remove()
+        self._listeners.clear()
+
+    # Settling
+
+    def settle(self, delivery: NatsDelivery, answer: bytes) -> None:
+        """Send an acknowledgement of whichever kind; called once for each message."""
+        if self._closed or delivery.generation != self.generation:
+            return
+        self.unsettled.discard(delivery)
+        self._send(delivery.reply, answer)
+        free = self._room - len(self.unsettled) - self.asked
+        if free * 4 >= self.limit:
+            self._ask()
+        elif not self.asked and not self._ask_soon:
+            # Whatever is settled in this turn of the loop goes into one request.
+            self._ask_soon = True
+            asyncio.get_running_loop().call_soon(self._ask)
+
+    def extend(self, delivery: NatsDelivery) -> None:
+        """Start ``ack_wait`` anew."""
+        if not self._closed and delivery.generation == self.generation:
+            delivery.deadline = time.monotonic() + self.ack_wait
+            self._write(_pub(delivery.reply, IN_PROGRESS))
+
+    def _send(self, reply: bytes, answer: bytes) -> None:
+        if not self._write(_pub(reply, answer)):
+            self._unsent.append((reply, answer))  # at most `limit`, as no more messages come
+        elif answer is ACK:
+            self._sent.append(reply)
+
+    def _begin_anew(self, created: str) -> None:
+        """Forget what belongs to a consumer that was deleted.
+
+        Its messages come again, if their stream is still the same; in another stream of that
+        name, their sequences are those of other messages, which must not be acknowledged.
+        """
+        self._created = created
+        self.generation += 1
+        self.unsettled.clear()
+        self._sent.clear()
+        self._unsent.clear()
+
+    def _resend(self) -> None:
+        """Send what was settled while there was no connection, or may have been lost with it.
+
+        An acknowledgement counts whenever it comes; to send it twice does no harm.
+        """
+        for reply in self._sent:
+            self._write(_pub(reply, ACK))
+        self._sent.clear()
+        unsent, self._unsent = self._unsent, deque()
+        for reply, answer in unsent:
+            self._send(reply, answer)
+
+    # Asking
+
+    def _ask(self) -> None:
+        self._ask_soon = False
+        if self.stopped or not self._inbox or not self.connection.connected:
+            return
+        free = min(self._room - len(self.unsettled) - self.asked, self._batch)
+        if free <= 0:
+            return
+        request: Json = {
+            "batch": free,
+            "expires": round(self._expires * 1e9),
+            "idle_heartbeat": round(min(HEARTBEAT, self._expires / 2) * 1e9),
+        }
+        self.request(request)
+        if not self.asked:
+            self._heard = time.monotonic()
+        self.asked += free
+
+    def request(self, request: Json, *, keep: bool = False) -> None:
+        """Send a pull request.
+
+        Args:
+            request: Its body.
+            keep: It only keeps the pin: its answer says nothing about the other requests.
+        """
+        if self.pin is not None:
+            self.pin.mark(request)
+        body = json.dumps(request, separators=(",", ":")).encode()
+        inbox = self._inbox + b".k" if keep else self._inbox + b".p"
+        self._write(b"PUB %b %b %d\r\n%b\r\n" % (self._next, inbox, len(body), body))
+
+    def widen(self, room: int) -> None:
+        """Ask for more than ``limit`` messages for the time being."""
+        self._room = max(self.limit, room)
+        self._ask()
+
+    def wake(self) -> None:
+        """Look after the pin without waiting for the next tick."""
+        self._woken.set()
+
+    def publish(self, subject: str, body: bytes) -> None:
+        """Send a message for which no answer is awaited."""
+        self._write(_pub(subject.encode(), body))
+
+    def _receive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        now = self._heard = time.monotonic()
+        if not reply:
+            self._status(subject, headers)
+            return
+        tokens = reply.split(b".")
+        tokens = tokens[2:] if len(tokens) == 9 else tokens[4:]
+        delivery = NatsDelivery(self, subject.decode(), data, reply, tokens, headers, now)
+        if self.asked:
+            self.asked -= 1
+        self.unsettled.add(delivery)
+        self._healthy = True
+        if self.pin is not None and not self.pin.admit(delivery, headers, self):
+            return
+        self._take(delivery)
+
+    def _status(self, subject: bytes, headers: bytes | None) -> None:
+        code, _ = parse_status(headers)
+        if code == 100:
+            self._healthy = True
+            return
+        if self.pin is not None and code == 423:
+            self.pin.lose()
+        if subject.endswith(b".k"):
+            return  # the answer to a request that only keeps the pin
+        left = parse_headers(headers).get("Nats-Pending-Messages", "")
+        if left.isdigit() and left.isascii():
+            self.asked = max(0, self.asked - int(left))
+            self._healthy = True
+            if not self._ask_soon:
+                self._ask_soon = True
+                asyncio.get_running_loop().call_soon(self._ask)
+        else:
+            self._doubted()
+
+    # Watching
+
+    def _disconnected(self) -> None:
+        self.asked = 0
+        if self.connection.closed:
+            self._doubted()
+
+    def _reconnected(self) -> None:
+        self._doubted()
+
+    def _doubted(self) -> None:
+        self._doubt = True
+        self._woken.set()
+
+    async def _run(self) -> None:
+        """Renew the requests whenever they are in doubt, with pauses that grow while it fails."""
+        failures = 0
+        try:
+            while True:
+                await self._watch()
+                failures = 0 if self._healthy else failures + 1
+                if failures > 1:
+                    await asyncio.sleep(_pause(failures))
+                await self.connection.wait_connected()
+                self._doubt = False
+                self._healthy = False
+                try:
+                    await self._renew()
+                except MessageBusError as error:
+                    if not is_retryable(error):
+                        raise
+                    log.info("Consumer %s/%s: %s", self.stream, self.durable, error)
+                    self._doubted()
+        except AppError as error:
+            self._lost(error)
+        except Exception as error:
+            log.exception("Consumer %s/%s has failed", self.stream, self.durable)
+            self._lost(wrap(error, MessageBusError, "the consumer has failed", retryable=False))
+
+    async def _watch(self) -> None:
+        """Return when the requests are in doubt."""
+        tick = min(HEARTBEAT, self.ack_wait / 3)
+        while not self._doubt:
+            try:
+                async with asyncio.timeout(tick if self.pin is None else self.pin.tick()):
+                    await self._woken.wait()
+            except TimeoutError:
+                if await self._silent():
+                    return
+            self._woken.clear()
+            if self.pin is not None:
+                await self.pin.care(self)
+            self._let_go()
+            if not self.asked:
+                self._ask()
+
+    async def _silent(self) -> bool:
+        """Whether the requests are not answered by as much as a heartbeat."""
+        if not self.asked or time.monotonic() - self._heard < 2 * HEARTBEAT:
+            return False
+        # What is late may only wait for us, after a handler that kept the loop busy.
+        heard = self._heard
+        if not self.connection.connected:
+            return True
+        try:
+            await self.connection.flush(timeout=2 * HEARTBEAT)
+        except MessageBusError:
+            return False  # not the consumer but the server is silent: the connection finds out
+        return heard == self._heard
+
+    def _let_go(self) -> None:
+        """No longer count messages that the broker gives to others by now."""
+        if len(self.unsettled) < self.limit:
+            return
+        now = time.monotonic()
+        for delivery in [found for found in self.unsettled if found.deadline < now]:
+            self.unsettled.discard(delivery)
+
+    async def _renew(self) -> None:
+        """Give up the requests, look the consumer up, and ask anew."""
+        self.renewals += 1
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            # So that nothing the server had sent is missed, and none of the old requests is
+            # served when the new ones are counted.
+            await subscription.close(flush=True, timeout=_STOP_SECONDS)
+        await self._subscribe(await self._ensure())
+
+    async def _subscribe(self, info: Json) -> None:
+        config = info["config"]
+        self._batch = config.get("max_batch") or _ANY
+        self._clustered = bool(info.get("cluster"))
+        if self._created != info["created"]:
+            self._begin_anew(info["created"])
+        self._resend()
+        self._expires = min(EXPIRES, (config.get("max_expires") or EXPIRES * 1e9) / 1e9)
+        inbox = self.connection.new_inbox()
+        self.asked = 0
+        # The last token tells requests for messages from those that only keep the pin.
+        self._subscription = await self.connection.subscribe(f"{inbox}.*", self._receive)
+        self._inbox = inbox.encode()
+        self._heard = time.monotonic()
+        self._ask()
+
+
+def _pub(subject: bytes, body: bytes) -> bytes:
+    return b"PUB %b %d\r\n%b\r\n" % (subject, len(body), body)
+
+
+def _position(delivery: NatsDelivery) -> int:
+    return delivery.sequence
+
+
+def _pause(failures: int) -> float:
+    longest = min(_LONGEST_PAUSE, 0.1 * 2.0 ** min(failures, 20))
+    return random.uniform(longest / 2, longest)  # noqa: S311 - jitter is no secret

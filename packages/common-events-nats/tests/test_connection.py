@@ -1,0 +1,473 @@
+import asyncio
+import base64
+import json
+import logging
+import shutil
+import subprocess
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import nkeys
+import pytest
+from nats_settings import settings
+
+from common.errors import MessageBusError
+from common.events.core._errors import BrokerUnavailable, MessageTooLarge, TransportClosed
+from common.events.nats._config import NatsConfig
+from common.events.nats._connection import Connection
+from common.events.nats._errors import NatsAuthenticationError, NatsTimeout, NoResponders
+from common.testing import FaultProxy, NatsServer, reserve_port
+
+
+async def until(condition, *, seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def connection(url: str | tuple[str, ...], **changes: object) -> Connection:
+    return Connection(settings(url, **changes))
+
+
+@pytest.fixture
+async def opened(config: NatsConfig):
+    connection = Connection(config)
+    await connection.open()
+    yield connection
+    await connection.close()
+
+
+# Opening
+
+
+async def test_a_wrong_password_is_said_at_once_and_not_shown(nats_server):
+    url = f"nats://app:hunter2@{nats_server.host}:{nats_server.port}"
+    started = time.monotonic()
+    with pytest.raises(NatsAuthenticationError, match="refuses the credentials") as caught:
+        await connection(url, connect_timeout_seconds=30).open()
+    assert time.monotonic() - started < 15
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    assert not caught.value.retryable
+
+
+async def test_opening_has_a_time_limit_and_says_where_it_tried(caplog):
+    with reserve_port() as port:
+        url = f"nats://app:hunter2@127.0.0.1:{port}"
+        with pytest.raises(BrokerUnavailable, match=f"127.0.0.1:{port}: connection") as caught:
+            await connection(url, connect_timeout_seconds=0.5).open()
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value)) + caplog.text
+
+
+async def test_opening_a_server_that_says_nothing_has_the_time_limit_too():
+    async with NatsServer() as server:
+        server.pause()
+        started = time.monotonic()
+        with pytest.raises(BrokerUnavailable, match="no answer in time"):
+            await connection(server.url, connect_timeout_seconds=1).open()
+        assert time.monotonic() - started < 10
+        server.resume()
+
+
+async def test_the_next_server_is_tried(nats_url: str):
+    with reserve_port() as port:
+        opened = connection((f"nats://127.0.0.1:{port}", nats_url))
+        for _ in range(3):  # the order is random
+            await opened.open()
+            assert opened.connected
+            await opened.close()
+            opened = connection((f"nats://127.0.0.1:{port}", nats_url))
+
+
+async def test_cancelled_while_opening_leaves_nothing_and_can_be_tried_again():
+    async with NatsServer() as server:
+        server.pause()
+        opened = connection(server.url)
+        task = asyncio.create_task(opened.open())
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        server.resume()
+        await opened.open()
+        await opened.close()
+
+
+async def test_opening_twice_is_once_and_closing_ends_it(nats_url: str):
+    opened = connection(nats_url)
+    with pytest.raises(TransportClosed):
+        await opened.request("x", timeout=1)
+    await asyncio.gather(opened.open(), opened.open())
+    await opened.close()
+    await opened.close()
+    assert opened.closed
+    assert not opened.connected
+    for call in (opened.open(), opened.flush(), opened.wait_connected(1)):
+        with pytest.raises(TransportClosed):
+            await call
+
+
+# Credentials
+
+
+async def serves(server: NatsServer, **credentials: object) -> bool:
+    opened = connection(f"nats://{server.host}:{server.port}", **credentials)
+    try:
+        await opened.open()
+        await opened.flush()
+    except NatsAuthenticationError:
+        return False
+    finally:
+        await opened.close()
+    return True
+
+
+async def test_user_and_password():
+    server = NatsServer(password="s3cr3t/@:?")
+    async with server:
+        assert await serves(server, user="common", password="s3cr3t/@:?")
+        assert not await serves(server, user="common", password="other")
+        assert not await serves(server)
+
+
+async def test_token():
+    async with NatsServer(config='authorization: {token: "t0ken"}') as server:
+        assert await serves(server, token="t0ken")
+        assert not await serves(server, token="other")
+
+
+def key_pair(prefix: int, byte: bytes) -> tuple[nkeys.KeyPair, str]:
+    seed = nkeys.encode_seed(byte * 32, prefix)
+    return nkeys.from_seed(bytearray(seed)), bytes(seed).decode()
+
+
+def public(pair: Any) -> str:
+    return pair.public_key.decode()
+
+
+async def test_nkey(tmp_path: Path):
+    pair, seed = key_pair(nkeys.PREFIX_BYTE_USER, b"1")
+    (tmp_path / "seed").write_text(f"{seed}\n")
+    (tmp_path / "other").write_text(key_pair(nkeys.PREFIX_BYTE_USER, b"2")[1])
+    users = f'authorization: {{users: [{{nkey: "{public(pair)}"}}]}}'
+    async with NatsServer(config=users) as server:
+        assert await serves(server, nkey_seed_file=tmp_path / "seed")
+        assert not await serves(server, nkey_seed_file=tmp_path / "other")
+
+
+def jwt(issuer: nkeys.KeyPair, subject: nkeys.KeyPair, kind: str) -> str:
+    def part(value: object) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+    claims: dict[str, Any] = {
+        "jti": "test",
+        "iat": int(time.time()),
+        "iss": public(issuer),
+        "sub": public(subject),
+        "name": kind,
+        "nats": {"type": kind, "version": 2},
+    }
+    if kind == "account":
+        claims["nats"] |= {"limits": {"conn": -1, "subs": -1, "data": -1, "payload": -1}}
+    if kind == "user":
+        claims["nats"] |= {"subs": -1, "data": -1, "payload": -1}
+    text = f"{part({'typ': 'JWT', 'alg': 'ed25519-nkey'})}.{part(claims)}"
+    signature = base64.urlsafe_b64encode(issuer.sign(text.encode())).decode().rstrip("=")
+    return f"{text}.{signature}"
+
+
+async def test_credentials_file(tmp_path: Path):
+    operator, _ = key_pair(nkeys.PREFIX_BYTE_OPERATOR, b"o")
+    account, _ = key_pair(nkeys.PREFIX_BYTE_ACCOUNT, b"a")
+    user, seed = key_pair(nkeys.PREFIX_BYTE_USER, b"u")
+    (tmp_path / "app.creds").write_text(
+        f"-----BEGIN NATS USER JWT-----\n{jwt(account, user, 'user')}\n"
+        f"------END NATS USER JWT------\n\n-----BEGIN USER NKEY SEED-----\n{seed}\n"
+        "------END USER NKEY SEED------\n"
+    )
+    trust = (
+        "authorization: {}\n"
+        f'operator: "{jwt(operator, operator, "operator")}"\n'
+        "resolver: MEMORY\nresolver_preload: {"
+        f'{public(account)}: "{jwt(operator, account, "account")}"}}'
+    )
+    async with NatsServer(jetstream=False, config=trust) as server:
+        assert await serves(server, credentials_file=tmp_path / "app.creds")
+        assert not await serves(server)
+
+
+def certificate(folder: Path, name: str, *, ca: str | None = None, extra: str = "") -> None:
+    command = [
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+        *("-nodes", "-days", "30", "-subj", f"/CN={name}", "-out", f"{name}.pem"),
+        *("-keyout", f"{name}.key"),
+        *(("-CA", f"{ca}.pem", "-CAkey", f"{ca}.key") if ca else ()),
+        *(("-addext", extra) if extra else ()),
+    ]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
+async def test_tls(tmp_path: Path):
+    certificate(tmp_path, "ca")
+    certificate(tmp_path, "server", ca="ca", extra="subjectAltName=IP:127.0.0.1")
+    certificate(tmp_path, "client", ca="ca")
+    for each in tmp_path.iterdir():
+        each.chmod(0o644)
+    tmp_path.chmod(0o755)
+    files = f'cert_file: "{tmp_path}/server.pem", key_file: "{tmp_path}/server.key"'
+    tls = f'tls: {{{files}, ca_file: "{tmp_path}/ca.pem", verify: true}}'
+    async with NatsServer(config=tls) as server:
+        trusted = {
+            "tls_ca_file": tmp_path / "ca.pem",
+            "tls_cert_file": tmp_path / "client.pem",
+            "tls_key_file": tmp_path / "client.key",
+        }
+        opened = connection(server.url, **trusted)
+        await opened.open()
+        server.kill()
+        await server.restart()
+        await opened.wait_connected(20)
+        await opened.flush()
+        await opened.close()
+        with pytest.raises(BrokerUnavailable, match=r"not trusted.*tls_ca_file"):
+            await connection(server.url).open()
+        with pytest.raises(BrokerUnavailable, match=r"not trusted.*tls_hostname"):
+            await connection(server.url, tls_hostname="nats.example", **trusted).open()
+        del trusted["tls_cert_file"], trusted["tls_key_file"]
+        with pytest.raises(MessageBusError):
+            await connection(server.url, connect_timeout_seconds=1, **trusted).open()
+
+
+# Keeping the connection
+
+
+async def test_it_connects_again_after_a_kill_and_keeps_subscriptions(caplog):
+    caplog.set_level(logging.INFO)
+    async with NatsServer() as server:
+        opened = connection(server.url, reconnect_max_seconds=0.2)
+        await opened.open()
+        told: list[str] = []
+        opened.on_up(lambda: told.append("up"))
+        opened.on_down(lambda: told.append("down"))
+        got: list[bytes] = []
+        await opened.subscribe("a.*", lambda _s, _r, data, _h: got.append(data))
+        for number in range(3):
+            server.kill()
+            await until(lambda: not opened.connected)
+            assert not opened.publish("a.b", b"lost")
+            with pytest.raises(BrokerUnavailable):
+                await opened.wait_connected(0.1)
+            await server.restart()
+            await opened.wait_connected(20)
+            assert opened.publish("a.b", b"%d" % number)
+            await opened.flush()
+        assert got == [b"0", b"1", b"2"]
+        assert told == ["down", "up"] * 3
+        assert opened.reconnects == 3
+        await opened.close()
+    assert "connecting again" in caplog.text
+    assert "again" in caplog.text
+    assert server.url not in caplog.text
+
+
+async def test_a_cut_connection_comes_back():
+    async with NatsServer() as server, FaultProxy(server.url) as proxy:
+        opened = connection(proxy.url(server.url))
+        await opened.open()
+        for reset in (True, False):
+            before = opened.reconnects
+            proxy.cut(reset=reset)
+            await until(lambda before=before: opened.reconnects > before)
+            await opened.flush()
+        await opened.close()
+
+
+async def test_a_silent_connection_is_given_up_and_made_anew():
+    async with NatsServer() as server, FaultProxy(server.url) as proxy:
+        opened = connection(proxy.url(server.url), ping_interval_seconds=0.2)
+        await opened.open()
+        opened.publish("x", bytes(900_000))  # what lies in the buffer must not delay it
+        proxy.drop()
+        for _ in range(20):
+            opened.publish("x", bytes(900_000))
+        await until(lambda: not opened.connected)
+        proxy.heal()
+        await opened.wait_connected(20)
+        await opened.flush()
+        await opened.close()
+
+
+async def test_credentials_that_the_server_withdraws_do_not_end_it():
+    password = "first"
+    async with NatsServer(password=password) as server:
+        opened = connection(server.url, reconnect_max_seconds=0.2)
+        await opened.open()
+        configuration = server.directory / "nats.conf"
+        text = configuration.read_text()
+        configuration.write_text(text.replace('"first"', '"second"'))
+        server.send_signal(1)  # SIGHUP: reloads, and ends connections no longer allowed
+        await until(lambda: not opened.connected)
+        await until(lambda: "authorization" in (opened.last_error or "").lower())
+        configuration.write_text(text)
+        server.send_signal(1)
+        await opened.wait_connected(20)
+        await opened.flush()
+        await opened.close()
+
+
+async def test_closing_while_the_server_is_away_is_quick():
+    async with NatsServer() as server:
+        opened = connection(server.url)
+        await opened.open()
+        server.kill()
+        await until(lambda: not opened.connected)
+        waiting = asyncio.create_task(opened.wait_connected())
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await opened.close()
+        with pytest.raises(TransportClosed):
+            await waiting
+
+
+async def test_closing_while_the_server_reads_nothing_is_quick():
+    async with NatsServer() as server:
+        opened = connection(server.url)
+        await opened.open()
+        server.pause()
+        for _ in range(20):
+            opened.publish("x", bytes(1_000_000))
+        async with asyncio.timeout(10):
+            await opened.close()
+        server.resume()
+
+
+# Requests
+
+
+async def test_a_request_has_its_answer(opened: Connection):
+    def answer(subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        opened.publish(reply.decode(), data.upper())
+
+    await opened.subscribe("upper", answer)
+    replies = await asyncio.gather(
+        *(opened.request("upper", b"a%d" % each, timeout=5) for each in range(100))
+    )
+    assert [each.data for each in replies] == [b"A%d" % each for each in range(100)]
+    assert replies[0].headers == {}
+
+
+async def test_a_request_nobody_answers(opened: Connection):
+    with pytest.raises(NoResponders):
+        await opened.request("nobody", timeout=5)
+    silent = await opened.subscribe("silent", lambda *_: None)
+    with pytest.raises(NatsTimeout, match=r"within 0\.1 s"):
+        await opened.request("silent", timeout=0.1)
+    await silent.close()
+    await silent.close()
+    with pytest.raises(NoResponders):
+        await opened.request("silent", timeout=5)
+    assert not opened._answers
+
+
+async def test_a_request_that_is_too_large_does_not_end_the_connection(opened: Connection):
+    with pytest.raises(MessageTooLarge):
+        await opened.request("x", bytes(opened.max_payload + 1), timeout=5)
+    assert opened.connected
+
+
+async def test_requests_fail_when_it_is_closed(opened: Connection):
+    await opened.subscribe("silent", lambda *_: None)
+    task = asyncio.create_task(opened.request("silent", timeout=30))
+    await opened.flush()
+    await opened.close()
+    with pytest.raises(TransportClosed):
+        await task
+
+
+async def test_a_sink_that_fails_does_not_end_the_connection(opened: Connection, caplog):
+    def fails(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    await opened.subscribe("bad", fails)
+    opened.publish("bad", b"1")
+    await opened.flush()
+    await opened.flush()
+    assert "boom" in caplog.text
+
+
+async def test_answers_to_pings_nobody_waits_for_do_not_end_the_connection():
+    async with NatsServer() as server:
+        opened = connection(server.url, ping_interval_seconds=60)
+        await opened.open()
+        server.pause()
+        with pytest.raises(NatsTimeout):
+            await opened.flush(0.05)
+        with pytest.raises(NatsTimeout):
+            await opened.flush(0.05)
+        server.resume()
+        await opened.flush(10)
+        assert opened.reconnects == 0
+        await opened.close()
+
+
+HALF = "-----BEGIN USER NKEY SEED-----\nhunter2\n------END USER NKEY SEED------\n"
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("credentials_file", ""),
+        ("credentials_file", HALF),
+        ("credentials_file", f"-----BEGIN NATS USER JWT-----\nx.y.z\n{HALF}"),
+        ("nkey_seed_file", "hunter2"),
+        ("nkey_seed_file", ""),
+    ],
+)
+async def test_a_file_that_holds_no_credentials(tmp_path: Path, field: str, text: str):
+    """nats-py would read the first two of these for ever, and stop the event loop."""
+    (tmp_path / "file").write_text(text)
+    user, _ = key_pair(nkeys.PREFIX_BYTE_USER, b"1")
+    users = f'authorization: {{users: [{{nkey: "{public(user)}"}}]}}'
+    async with NatsServer(config=users) as server:
+        url = f"nats://{server.host}:{server.port}"
+        with pytest.raises(NatsAuthenticationError, match="file: holds no credentials") as caught:
+            await connection(url, **{field: tmp_path / "file"}).open()
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_nothing_runs_on_after_closing(paused: bool):
+    """Whatever state the server is in: no task is left that connects again."""
+    async with NatsServer() as server:
+        before = asyncio.all_tasks()
+        opened = connection(server.url, reconnect_max_seconds=0.1)
+        await opened.open()
+        if paused:
+            server.pause()
+            opened.publish("x", b"1")
+        await opened.close()
+        assert opened.closed
+        server.resume()
+        await asyncio.sleep(0.3)
+        assert asyncio.all_tasks() == before
+
+
+async def test_a_loop_that_ends_while_it_connects_again_is_not_held_up():
+    """Cancelled once, as an event loop does at its end, at any moment of connecting again."""
+    async with NatsServer() as server:
+        for turns in range(0, 60, 3):
+            opened = connection(server.url, reconnect_max_seconds=0.05)
+            await opened.open()
+            nc = opened.nc
+            nc._abort()
+            await until(lambda nc=nc: nc._reconnection_task is not None)
+            task = nc._reconnection_task
+            assert task is not None
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            async with asyncio.timeout(10):
+                await asyncio.gather(task, return_exceptions=True)
+            await opened.close()

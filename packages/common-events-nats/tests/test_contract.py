@@ -1,0 +1,17 @@
+"""The contract of every transport, on a server."""
+
+import pytest
+from nats_contract import OnNats, started
+
+from common.events.core.testing import TransportContract
+from common.testing import NatsServer
+
+
+@pytest.fixture(scope="module")
+def running():
+    yield from started(NatsServer())
+
+
+class TestNats(OnNats, TransportContract):
+    ack_wait = 1.0
+    duplicate_window = 11.0

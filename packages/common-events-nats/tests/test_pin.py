@@ -1,0 +1,289 @@
+import asyncio
+import json
+import signal
+import sys
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
+
+from nats_consuming import Nats, connected, nothing, receive, settled, take, until
+
+from common.testing import FaultProxy
+
+ORDERED: dict[str, Any] = {"ordered": True, "ack_wait": 3.0, "max_outstanding": 8}
+
+
+def ordered(**changes: Any) -> dict[str, Any]:
+    return ORDERED | changes
+
+
+WORKER = Path(__file__).with_name("consume_worker.py")
+
+
+@pytest.fixture
+async def nats(nats_url):
+    async with connected(nats_url) as nats:
+        await nats.stream()
+        yield nats
+
+
+@pytest.fixture
+async def other(nats_url):
+    async with connected(nats_url) as other:
+        yield other
+
+
+@asynccontextmanager
+async def worker(url: str, acks: int):
+    """Another process with the consumer."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(WORKER), url, str(acks), json.dumps(ORDERED),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert (await process.stdout.readline()).strip() == b"ready"
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def lines(process, count: int) -> list[int]:
+    async with asyncio.timeout(15):
+        return [int((await process.stdout.readline()).split()[0]) for _ in range(count)]
+
+
+async def test_one_of_two_gets_all_in_order(nats: Nats, other: Nats):
+    consumers = [await nats.consume(**ORDERED), await other.consume(**ORDERED)]
+    await nats.publish_many(60)
+    found: list[tuple[int, int]] = []
+
+    async def work(number: int) -> None:
+        while batch := await consumers[number].receive():
+            for delivery in batch:
+                found.append((number, delivery.sequence))
+                await delivery.ack()
+
+    workers = [asyncio.create_task(work(number)) for number in (0, 1)]
+    await settled(nats)
+    assert [sequence for _, sequence in found] == list(range(1, 61))
+    assert len({number for number, _ in found}) == 1
+    for consumer in consumers:
+        await consumer.stop()
+    await asyncio.gather(*workers)
+
+
+async def test_the_pin_is_kept_while_there_is_no_room_to_ask_for_more(nats: Nats, other: Nats):
+    first = await nats.consume(**ORDERED)
+    await nats.publish_many(20)
+    held = await receive(first, 8)
+    second = await other.consume(**ORDERED)
+    end = time.monotonic() + 5  # several times the pin's time to live
+    while time.monotonic() < end:
+        for delivery in held:
+            await delivery.in_progress()
+        await nothing(second, 0.25)
+    for delivery in held:
+        await delivery.ack()
+    assert [d.sequence for d in await take(first, 12)] == list(range(9, 21))
+    await settled(nats)
+
+
+async def test_the_pin_is_kept_while_there_is_nothing_to_do(nats: Nats, other: Nats):
+    first = await nats.consume(**ORDERED)
+    await nats.publish("s.a")
+    await take(first, 1)
+    second = await other.consume(**ORDERED)
+    await nothing(second, 4)
+    await nats.publish("s.b")
+    assert [d.sequence for d in await take(first, 1)] == [2]
+    await nothing(second, 0.3)
+
+
+async def test_closing_hands_over_at_once_and_in_order(nats: Nats, other: Nats):
+    first = await nats.consume(**ordered(ack_wait=30.0))
+    second = await other.consume(**ordered(ack_wait=30.0))
+    await nats.publish("s.a")
+    await take(first, 1)
+    await nats.publish_many(20)
+    await receive(first, 8)
+    started = time.monotonic()
+    await first.close()
+    found = await take(second, 20)
+    assert time.monotonic() - started < 10  # and not after the pin's time, or ack_wait
+    assert [delivery.sequence for delivery in found] == list(range(2, 22))
+    await settled(nats)
+
+
+async def test_nothing_overtakes_what_a_stopped_process_still_has_in_hand(nats: Nats, other: Nats):
+    first = await nats.consume(**ordered(ack_wait=30.0))
+    await nats.publish_many(20)
+    held = await receive(first, 8)
+    for delivery in held[:5]:
+        await delivery.ack()
+    await first.stop()
+    left = held[5:]
+    second = await other.consume(**ordered(ack_wait=30.0))
+    await nothing(second, 1.5)
+    await left[1].ack()
+    await nothing(second, 0.7)
+    await left[0].ack()
+    await left[2].nak()  # comes again, as the first of all
+    found = await take(second, 1 + 20 - max(d.sequence for d in held))
+    assert [d.sequence for d in found] == sorted(d.sequence for d in found)
+    assert found[0].sequence == left[2].sequence
+    await settled(nats)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+async def test_another_takes_over_from_a_process_that_is_killed_or_stopped(
+    nats: Nats, nats_url, signum
+):
+    async with worker(nats_url, acks=5) as process:
+        await nats.publish_many(30)
+        first = await lines(process, 13)  # five acknowledged, eight in hand
+        assert first == list(range(1, 14))
+
+        async def acknowledged() -> bool:
+            return (await nats.info())["ack_floor"]["stream_seq"] == 5
+
+        await until(acknowledged)
+        second = await nats.consume(**ORDERED)
+        await nothing(second, 0.5)
+        process.send_signal(signum)
+        found = await take(second, 25, 30)
+        assert [delivery.sequence for delivery in found] == list(range(6, 31))
+        assert {d.attempt for d in found[:8]} == {2}
+        await settled(nats)
+        if signum == signal.SIGSTOP:
+            process.send_signal(signal.SIGCONT)
+            await nats.publish_many(10, start=30)
+            found = await take(second, 10, 30)  # it does not come back as a second reader
+            assert [delivery.sequence for delivery in found] == list(range(31, 41))
+            # What it lost while it slept, a fresh start gives it: it takes over in its turn.
+            await second.close()
+            await nats.publish("s.last")
+            while (await lines(process, 1)) != [41]:
+                pass
+
+
+async def test_a_predecessor_with_more_room_does_not_lock_out_its_successor(
+    nats: Nats, other: Nats
+):
+    first = await nats.consume(**ordered(max_outstanding=20))
+    await nats.publish_many(40)
+    held = await receive(first, 20)
+    second = await other.consume(**ordered(max_outstanding=3))
+    await first.stop()
+    await asyncio.sleep(0.3)
+    for delivery in reversed(held):
+        await delivery.nak()
+    found: list[int] = []
+    async with asyncio.timeout(20):
+        while len(found) < 40:
+            for delivery in await second.receive():
+                found.append(delivery.sequence)
+                await delivery.ack()
+    assert found == list(range(1, 41))
+
+
+async def test_order_is_kept_while_processes_come_and_go(nats: Nats, nats_url):
+    """No message is handled before one which precedes it was settled or handled."""
+    publisher = asyncio.create_task(nats.publish_many(300))
+    handled: list[int] = []
+    turn = 0
+    while len(set(handled)) < 300:
+        turn += 1
+        async with connected(nats_url) as visitor:
+            consumer = await visitor.consume(**ordered(ack_wait=30.0))
+            for _ in range(3):
+                try:
+                    async with asyncio.timeout(5):
+                        batch = await consumer.receive()
+                except TimeoutError:
+                    break
+                for delivery in batch[: 1 + turn % 5]:
+                    handled.append(delivery.sequence)
+                    await delivery.ack()
+                if len(batch) > 1 + turn % 5:
+                    break  # leaves with messages in hand
+    await publisher
+    assert handled == list(range(1, 301))
+
+
+async def keep(delivery) -> None:
+    while True:
+        await delivery.in_progress()
+        await asyncio.sleep(0.2)
+
+
+async def test_nothing_overtakes_what_was_lost_on_its_way_to_the_pinned_process(
+    nats: Nats, nats_url: str
+):
+    async with FaultProxy(nats_url) as proxy, connected(proxy.url(nats_url)) as victim:
+        consumer = await victim.consume(**ordered(max_outstanding=20))
+        await nats.publish_many(2)
+        [done, in_hand] = await receive(consumer, 2)
+        await done.ack()
+        keeping = asyncio.create_task(keep(in_hand))
+        proxy.drop(direction="downstream")
+        await nats.publish_many(8, start=2)
+
+        async def delivered() -> bool:
+            return (await nats.info())["delivered"]["stream_seq"] == 10
+
+        await until(delivered)
+        proxy.heal()  # resets the connection, which lost what was on its way
+        await nats.publish_many(10, start=10)
+        order: dict[int, None] = {}
+        async with asyncio.timeout(20):
+            while len(order) < 18:
+                for delivery in await consumer.receive():
+                    order[delivery.sequence] = None
+                    await delivery.ack()
+        assert list(order) == list(range(3, 21))
+        keeping.cancel()
+        await in_hand.ack()  # which kept nobody waiting
+        await settled(nats)
+
+
+async def test_what_another_settles_late_is_not_taken_for_what_it_still_has(
+    nats: Nats, nats_url: str
+):
+    """The numbers agree then, though a message is missing."""
+    async with FaultProxy(nats_url) as proxy, connected(nats_url) as other:
+        async with connected(proxy.url(nats_url)) as victim:
+            crashed = await victim.consume(**ordered())
+            await nats.publish_many(4)
+            held = await receive(crashed, 4)
+            proxy.refuse()
+            proxy.cut()
+            first, last = (each.reply.decode() for each in (held[0], held[3]))
+
+            async def keep_last() -> None:
+                while True:
+                    nats.connection.publish(last, b"+WPI")
+                    await asyncio.sleep(0.2)
+
+            keeping = asyncio.create_task(keep_last())
+            consumer = await other.consume(**ordered())
+            await nats.publish_many(4, start=4)
+
+            async def came_again() -> bool:
+                return set(consumer.pull.pin.held) == {1, 2, 3, 5, 6, 7, 8}
+
+            await until(came_again)
+            await nothing(consumer, 0.3)
+            nats.connection.publish(first, b"+ACK")
+            await nothing(consumer, 2.5)
+            keeping.cancel()
+            got = await take(consumer, 7, 20)
+            assert [delivery.sequence for delivery in got] == list(range(2, 9))
+            await settled(nats)
