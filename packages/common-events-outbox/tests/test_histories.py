@@ -1,0 +1,37 @@
+"""Histories of faults, drawn from a seed, against what the outbox promises.
+
+Writers change accounts and tell of each change; relays publish; workers book each event once.
+All of them are processes, and PostgreSQL, NATS and they themselves are killed and paused. Writers
+also roll back on purpose, hold transactions open while others commit, and die in their midst.
+Then the books must balance: what committed was published and had its effect exactly once, what
+did not was never seen, and each account's events are in the order of its changes.
+"""
+
+import sys
+
+import pytest
+from outbox_history import Play
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", [1])
+async def test_a_short_history_keeps_the_promises(tmp_path, capsys, seed):
+    play = Play(seed, tmp_path, changes=1_000, writers=2, keys=30, tasks=4, pause=0.02, hold=1.0)
+    await show(play, capsys, gap=0.8, most=8)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("seed", range(100, 106))
+async def test_a_long_history_keeps_the_promises(tmp_path, capsys, seed):
+    play = Play(seed, tmp_path, changes=20_000, relays=3, workers=3, archive=seed % 2 == 1)
+    await show(play, capsys, gap=4.0)
+
+
+async def show(play, capsys, **options):
+    try:
+        async with play:
+            await play.run(**options)
+    finally:
+        with capsys.disabled():
+            sys.stderr.write(f"\n{play.summary()}\n")
