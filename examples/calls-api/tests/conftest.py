@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from calls_api.app import create_app
-from calls_api.settings import Database, Settings
+from calls_api.settings import Database, Nats, Settings
+from pydantic import SecretStr
 
 from common.config import SecretUrl
 
@@ -33,7 +34,7 @@ def serve():
 def settings(postgres_url, nats_url, redis_url):
     return Settings(
         database=Database(url=postgres_url),
-        nats_url=SecretUrl(nats_url),
+        nats=Nats(servers=(SecretStr(nats_url),)),
         redis_url=SecretUrl(redis_url),
     )
 

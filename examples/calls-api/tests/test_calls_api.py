@@ -2,13 +2,13 @@ import asyncio
 import json
 from uuid import uuid4
 
-import nats
 import pytest
-from calls_api.publisher import CallPublisher
+from calls_api.events import make_bus
 from calls_api.settings import from_environment
-from nats.errors import NoRespondersError
+from calls_api.store import CallStore
 
 from common.config import ConfigError
+from common.errors import DatabaseError
 
 
 async def start(api, **headers):
@@ -26,20 +26,20 @@ async def test_an_ended_call_is_stored_and_its_event_published(api, settings):
         f"/calls/{call_id}/end", json=COMPLETED, headers={"X-Correlation-ID": "order-7"}
     )
     assert (ended.status_code, ended.json()["status"]) == (200, "completed")
-    connection = await nats.connect(settings.nats_url.get_secret_value())
-    subscription = await connection.jetstream().pull_subscribe("evt.call.completed", stream="CALL")
-    (message,) = await subscription.fetch(1, timeout=5)
-    assert json.loads(message.data) == {
+    async with make_bus(settings) as bus:
+        (message,) = await bus.transport.browse("CALL")
+    assert message.subject == "evt.call.completed"
+    envelope = json.loads(message.data)
+    assert envelope["data"] == {
         "call_id": call_id,
         "phone_number": "+4930123456",
         "duration_seconds": 12,
         "status": "completed",
         "failure_reason": None,
     }
-    headers = {name.lower(): value for name, value in (message.headers or {}).items()}
-    assert headers["nats-msg-id"] == call_id
-    assert headers["x-correlation-id"] == "order-7"
-    await connection.close()
+    assert (envelope["source"], envelope["subject"]) == ("/calls", call_id)
+    assert envelope["correlationid"] == "order-7"
+    assert message.headers["Nats-Msg-Id"] == envelope["id"]
 
 
 async def test_the_same_idempotency_key_starts_one_call(api):
@@ -50,24 +50,25 @@ async def test_the_same_idempotency_key_starts_one_call(api):
     assert (await api.get("/summary")).json()["created"] == 2
 
 
-async def test_an_event_that_could_not_be_published_is_published_later(api, monkeypatch):
-    publish = CallPublisher.completed
+async def test_an_event_that_could_not_be_marked_is_published_once(api, settings, monkeypatch):
+    mark = CallStore.mark_published
     attempts = 0
 
-    async def broken_once(self, call):
+    async def broken_once(self, call_id):
         nonlocal attempts
         attempts += 1
         if attempts == 1:
-            raise NoRespondersError
-        await publish(self, call)
+            raise DatabaseError("the connection was lost")
+        await mark(self, call_id)
 
-    monkeypatch.setattr(CallPublisher, "completed", broken_once)
+    monkeypatch.setattr(CallStore, "mark_published", broken_once)
     call_id = await start(api)
     assert (await api.post(f"/calls/{call_id}/end", json=COMPLETED)).status_code == 200
     async with asyncio.timeout(20):
         while (await api.get("/summary")).json()["published"] == 0:
             await asyncio.sleep(0.1)
-    assert attempts == 2
+    async with make_bus(settings) as bus:
+        assert len(await bus.transport.browse("CALL")) == 1
 
 
 async def test_a_call_ends_once(api):
@@ -177,11 +178,13 @@ async def test_without_post_processing_no_call_is_processed(api):
     assert (summary["ended"], summary["processed"], summary["duplicate_effects"]) == (1, 0, 0)
 
 
-async def test_readiness_tells_how_the_database_is(api):
+async def test_readiness_tells_how_database_and_broker_are(api):
     answer = await api.get("/readyz")
     assert answer.status_code == 200
-    assert answer.json()["ok"] is True
-    assert answer.json()["pool"]["in_use"] == 0
+    body = answer.json()
+    assert (body["ok"], body["degraded"]) == (True, False)
+    assert body["database"]["pool"]["in_use"] == 0
+    assert body["events"]["transport"]["ok"] is True
 
 
 async def test_ids_come_back_on_every_answer(api):
@@ -192,9 +195,9 @@ async def test_ids_come_back_on_every_answer(api):
 
 
 def test_missing_settings_are_all_named(monkeypatch):
-    for name in ("CALLS_DATABASE__URL", "CALLS_NATS_URL", "CALLS_REDIS_URL"):
+    for name in ("CALLS_DATABASE__URL", "CALLS_NATS__SERVERS", "CALLS_REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError) as caught:
         from_environment()
-    for name in ("database", "nats_url", "redis_url"):
+    for name in ("database", "nats", "redis_url"):
         assert name in str(caught.value)

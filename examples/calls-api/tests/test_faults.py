@@ -1,11 +1,14 @@
-"""The service while its database dies."""
+"""The service while its servers die."""
 
 import asyncio
+import json
 
-from calls_api.settings import Database
+import pytest
+from calls_api.events import make_bus
+from calls_api.settings import Database, Nats
 from pydantic import SecretStr
 
-from common.testing import PostgresServer
+from common.testing import NatsServer, PostgresServer
 
 STARTED = {"phone_number": "+4930123456"}
 ENDED = {"status": "completed", "duration_seconds": 12}
@@ -76,3 +79,44 @@ async def everything(api):
         if page["next_after"] is None:
             return found
         query["after"] = page["next_after"]
+
+
+@pytest.mark.parametrize("fault", ["kill", "pause"])
+async def test_while_the_broker_is_away_no_request_fails_and_no_event_is_lost(
+    settings, serve, fault
+):
+    async def make_calls(api, count):
+        made = []
+        for _ in range(count):
+            answer = await api.post("/calls", json=STARTED)
+            assert answer.status_code == 201, answer.text
+            made.append(answer.json()["call_id"])
+            answer = await api.post(f"/calls/{made[-1]}/end", json=ENDED)
+            assert answer.status_code == 200, answer.text
+        return made
+
+    async def books(api, *, published):
+        async with asyncio.timeout(60):
+            while (await api.get("/summary")).json()["published"] < published:
+                await asyncio.sleep(0.1)
+
+    async with NatsServer() as server:
+        settings = settings.model_copy(update={"nats": Nats(servers=(SecretStr(server.url),))})
+        async with serve(settings) as api:
+            made = await make_calls(api, 3)
+            under_way = [asyncio.create_task(make_calls(api, 30)) for _ in range(CALLERS)]
+            await books(api, published=10)
+            getattr(server, fault)()
+            made += await make_calls(api, 1)  # ended without a broker for certain
+            ready = await api.get("/readyz")
+            assert (ready.status_code, ready.json()["ok"]) == (200, True)
+            assert ready.json()["degraded"] is True
+            assert ready.json()["events"]["transport"]["error"]
+            await (server.restart() if fault == "kill" else asyncio.to_thread(server.resume))
+            made += [call_id for task in under_way for call_id in await task]
+            await books(api, published=len(made))
+            ready = await api.get("/readyz")
+            assert ready.json()["degraded"] is False
+            async with make_bus(settings) as bus:
+                stored = await bus.transport.browse("CALL", limit=len(made) + 10)
+            assert sorted(json.loads(each.data)["subject"] for each in stored) == sorted(made)

@@ -35,7 +35,7 @@ def replica(postgres_url, nats_url, redis_url):
                 env={
                     "CALLS_DATABASE__URL": postgres_url,
                     "CALLS_DATABASE__CURSOR_KEYS": keys,
-                    "CALLS_NATS_URL": nats_url,
+                    "CALLS_NATS__SERVERS": json.dumps([nats_url]),
                     "CALLS_REDIS_URL": redis_url,
                     "CALLS_PORT": str(port),
                 },

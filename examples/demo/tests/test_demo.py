@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,6 +61,8 @@ def test_the_books_balance(demo):
     assert process.returncode == 0, output
     assert "the books balance" in output
     assert "worker killed and restarted" in output
+    for reason in ("invalid_data", "malformed", "rejected", "unknown_version"):
+        assert re.search(rf"  {reason} .* 3 ", output), output
 
 
 def test_a_users_own_file_with_bad_lines(demo, tmp_path):

@@ -1,6 +1,7 @@
 """The services together, and what they may rely on of each other."""
 
 import asyncio
+import json
 import sysconfig
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -28,7 +29,7 @@ def services(stack, postgres_url, nats_url, redis_url):
         port = stack.enter_context(reserve_port())
         environment = {
             "CALLS_DATABASE__URL": postgres_url,
-            "CALLS_NATS_URL": nats_url,
+            "CALLS_NATS__SERVERS": json.dumps([nats_url]),
             "CALLS_REDIS_URL": redis_url,
             "CALLS_PORT": str(port),
         }
@@ -40,7 +41,7 @@ def services(stack, postgres_url, nats_url, redis_url):
     def post_processing():
         environment = {
             "POST_PROCESSING_DATABASE__URL": postgres_url,
-            "POST_PROCESSING_NATS_URL": nats_url,
+            "POST_PROCESSING_NATS__SERVERS": json.dumps([nats_url]),
         }
         return ManagedProcess(SCRIPTS / "post-processing", env=environment)
 

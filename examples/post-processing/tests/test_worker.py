@@ -1,155 +1,67 @@
 import asyncio
-from contextlib import suppress
+import json
+from dataclasses import replace
 from uuid import uuid4
 
-import asyncpg
-import nats
 import pytest
-from nats.js.errors import NotFoundError
-from post_processing import worker
+from feeding import all_settled, completed, dead_letters, outgoing, processed, progress, publish
 from post_processing.settings import Database
 from post_processing.tables import InboxMark, Transcript, migrations
-from post_processing.worker import Worker
 
-from common.db.postgres import PostgresDatabase
-from common.domain.calls import CallCompleted, CallStatus
-
-
-@pytest.fixture
-async def database(postgres_url):
-    config = Database(url=postgres_url)
-    await migrations(config).upgrade()
-    async with PostgresDatabase(config) as opened:
-        yield opened
+CONNECTIONS = (
+    "from pg_stat_activity where datname = current_database()"
+    " and application_name = 'post-processing'"
+)
 
 
-@pytest.fixture
-async def administrator(postgres_url):
-    connection = await asyncpg.connect(postgres_url)
-    yield connection
-    await connection.close()
+async def test_every_event_becomes_one_record(calls, database, worker):
+    made = [uuid4() for _ in range(120)]
+    await publish(calls, *made)
+    assert sorted(await processed(database, len(made))) == sorted(made)
 
 
-@pytest.fixture
-def soon(monkeypatch):
-    """What was not acknowledged is delivered again soon."""
-    monkeypatch.setattr(worker, "ACK_WAIT_SECONDS", 1.0)
-
-
-@pytest.fixture
-async def broker(nats_url):
-    connection = await nats.connect(nats_url)
-    await connection.jetstream().add_stream(name="CALL", subjects=["evt.call.>"])
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def stopping(database, broker):
-    """A running worker; setting the event stops it."""
-    event = asyncio.Event()
-    task = asyncio.create_task(Worker(broker, database).run(event))
-    yield event
-    event.set()
-    await asyncio.wait_for(task, 30)
-
-
-async def processed(database, count):
-    transcripts = database.repository(Transcript)
-    async with asyncio.timeout(60):
-        while await transcripts.count() < count:
-            await asyncio.sleep(0.05)
-    return [transcript.call_id for transcript in await transcripts.list(limit=1000)]
-
-
-async def all_acknowledged(broker):
-    async with asyncio.timeout(60):
-        while (
-            info := await broker.jetstream().consumer_info("CALL", "post-processing")
-        ).num_ack_pending or info.num_pending:
-            await asyncio.sleep(0.05)
-    return info
-
-
-def event(call_id):
-    return CallCompleted(
-        call_id=str(call_id),
-        phone_number="+4930123456",
-        duration_seconds=1,
-        status=CallStatus.COMPLETED,
-    )
-
-
-async def publish(broker, *call_ids):
-    for call_id in call_ids:
-        await broker.jetstream().publish(
-            "evt.call.completed", event(call_id).model_dump_json().encode()
-        )
-
-
-async def test_every_event_becomes_one_record(broker, database, stopping):
-    calls = [uuid4() for _ in range(120)]
-    await publish(broker, *calls)
-    assert sorted(await processed(database, len(calls))) == sorted(calls)
-
-
-async def test_an_event_delivered_twice_has_one_effect(broker, database, stopping):
+async def test_an_event_delivered_twice_has_one_effect(calls, database, worker, nats_url):
     call, last = uuid4(), uuid4()
-    await publish(broker, call, call, last)
+    message = calls.encode(completed(call))
+    for position in range(3):  # under ids which the broker does not know as one
+        await calls.transport.publish(replace(message, id=f"{message.id}-{position}"))
+    await publish(calls, last)
     await processed(database, 2)
-    info = await all_acknowledged(broker)
-    assert info.delivered.stream_seq == 3
+    assert (await all_settled(nats_url)).delivered == 4
     assert sorted(await processed(database, 2)) == sorted([call, last])
 
 
 async def test_an_effect_that_fails_leaves_no_mark_and_comes_later(
-    soon, broker, database, administrator, stopping
+    calls, database, administrator, worker, nats_url
 ):
     await administrator.execute("alter table post_processing.transcripts rename to away")
     call = uuid4()
-    await publish(broker, call)
-    async with asyncio.timeout(60):  # until it was tried twice
-        while True:
-            with suppress(NotFoundError):  # the worker has not subscribed yet
-                info = await broker.jetstream().consumer_info("CALL", "post-processing")
-                if info.num_redelivered:
-                    break
+    await publish(calls, call)
+    async with asyncio.timeout(60):
+        while not (await progress(nats_url)).redelivered:  # until it was tried twice
             await asyncio.sleep(0.05)
     assert await database.repository(InboxMark).count() == 0
     await administrator.execute("alter table post_processing.away rename to transcripts")
-    await all_acknowledged(broker)
+    await all_settled(nats_url)
     assert await processed(database, 1) == [call]
     assert await database.repository(InboxMark).count() == 1
 
 
 async def test_broken_connections_neither_lose_nor_repeat_effects(
-    soon, broker, database, administrator, stopping
+    calls, database, administrator, worker, nats_url
 ):
-    calls = [uuid4() for _ in range(200)]
+    made = [uuid4() for _ in range(200)]
     broken = 0
-    for start in range(0, len(calls), 10):
-        await publish(broker, *calls[start : start + 10])
+    for start in range(0, len(made), 10):
+        await publish(calls, *made[start : start + 10])
         broken += await administrator.fetchval(
-            "select count(pg_terminate_backend(pid)) from pg_stat_activity"
-            " where datname = current_database() and application_name = 'post-processing'"
+            f"select count(pg_terminate_backend(pid)) {CONNECTIONS}"
         )
     assert broken
-    found = await processed(database, len(calls))
-    await all_acknowledged(broker)
-    assert sorted(found) == sorted(calls)
-    assert await database.repository(Transcript).count() == len(calls)
-
-
-async def test_an_impossible_message_id_becomes_a_dead_letter(broker, database, stopping):
-    call, last = uuid4(), uuid4()
-    data = event(call).model_dump_json().encode()
-    headers = {"Nats-Msg-Id": "x" * 10_000}
-    await broker.jetstream().publish("evt.call.completed", data, headers=headers)
-    await publish(broker, last)
-    assert await processed(database, 1) == [last]
-    await all_acknowledged(broker)
-    dead = await broker.jetstream().get_last_msg("DEAD_LETTERS", "dead.evt.call.completed")
-    assert dead.data == data
+    found = await processed(database, len(made))
+    await all_settled(nats_url)
+    assert sorted(found) == sorted(made)
+    assert await database.repository(Transcript).count() == len(made)
 
 
 async def test_the_migrations_make_what_the_models_say(postgres_url):
@@ -160,18 +72,50 @@ async def test_the_migrations_make_what_the_models_say(postgres_url):
     assert await manager.downgrade("base")
 
 
+def event(**changes):
+    envelope = {
+        "specversion": "1.0",
+        "type": "call.completed",
+        "source": "/elsewhere",
+        "id": "m-1",
+        "dataschema": "urn:common:call.completed/1",
+        "data": completed(uuid4()).model_dump(mode="json"),
+    }
+    return json.dumps(envelope | changes).encode()
+
+
 @pytest.mark.parametrize(
-    "data", [b"\xff", b"{", b"[]", b'{"call_id": 1}', event("x").model_dump_json().encode()]
+    ("data", "reason"),
+    [
+        (b"\xff", "malformed"),
+        (b"{", "malformed"),
+        (b"[]", "malformed"),
+        (b"", "malformed"),
+        (b"[" * 100_000, "malformed"),
+        (completed(uuid4()).model_dump_json().encode(), "malformed"),  # data without an envelope
+        (event(id="x" * 10_000), "malformed"),
+        (event(type="call.started"), "malformed"),
+        (event(dataschema="urn:common:call.completed/99"), "unknown_version"),
+        (event(data={"call_id": 1}), "invalid_data"),
+        (event(data=completed("no UUID").model_dump(mode="json")), "rejected"),
+    ],
 )
-async def test_an_unreadable_message_becomes_a_dead_letter_and_does_not_stop_the_rest(
-    broker, database, stopping, data
+async def test_a_bad_message_becomes_a_dead_letter_and_does_not_stop_the_rest(
+    calls, database, worker, nats_url, data, reason
 ):
     call = uuid4()
-    await broker.jetstream().publish("evt.call.completed", data)
-    await publish(broker, call)
+    await calls.transport.publish(outgoing(data))
+    await publish(calls, call)
     assert await processed(database, 1) == [call]
-    info = await broker.jetstream().consumer_info("CALL", "post-processing")
-    assert info.num_redelivered == 0
-    dead = await broker.jetstream().get_last_msg("DEAD_LETTERS", "dead.evt.call.completed")
-    assert dead.data == data
-    assert dead.headers["Dead-Letter-Reason"]
+    (letter,) = await dead_letters(calls, 1)
+    assert (letter.subject, letter.data) == ("dead.evt.call.completed", data)
+    assert letter.headers["Dead-Letter-Reason"] == reason
+    assert letter.headers["Dead-Letter-Consumer"] == "post-processing"
+    assert letter.headers["Dead-Letter-Attempts"] == "1"
+    assert (await all_settled(nats_url)).redelivered == 0
+    assert await database.repository(InboxMark).count() == 1
+
+
+async def test_a_good_event_of_another_sender_is_handled(calls, database, worker):
+    await calls.transport.publish(outgoing(event()))
+    await processed(database, 1)

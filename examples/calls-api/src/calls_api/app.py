@@ -6,15 +6,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, cast
 from uuid import UUID
 
-import nats
 from fastapi import Depends, FastAPI, Header, Query, Request, Response, status
 from fastapi.responses import JSONResponse
 from redis.asyncio import Redis
 from redis.exceptions import RedisError as RedisClientError
 
 from calls_api.context import ContextMiddleware
+from calls_api.events import make_bus
 from calls_api.idempotency import call_id_for
-from calls_api.models import CallPage, CallView, EndCall, ListCalls, StartCall, Summary
+from calls_api.models import CallPage, CallView, EndCall, ListCalls, Readiness, StartCall, Summary
 from calls_api.processing import processed_at
 from calls_api.publisher import CallPublisher
 from calls_api.settings import Settings
@@ -24,6 +24,7 @@ from common.db.core import Health
 from common.db.postgres import PostgresDatabase
 from common.db.postgres.fastapi import DatabaseDep, get_database_health, set_database
 from common.errors import AppError, RedisError, map_errors
+from common.events.core import EventBus
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -35,16 +36,12 @@ def create_app(settings: Settings) -> FastAPI:
             await migrations(settings.database).upgrade()
             database = await stack.enter_async_context(PostgresDatabase(settings.database))
             set_database(app, database)
-            connection = await nats.connect(
-                settings.nats_url.get_secret_value(), max_reconnect_attempts=-1
-            )
-            stack.push_async_callback(connection.close)
+            app.state.bus = await stack.enter_async_context(make_bus(settings))
             app.state.redis = Redis.from_url(
                 settings.redis_url.get_secret_value(), decode_responses=True
             )
             stack.push_async_callback(app.state.redis.aclose)
-            app.state.publisher = CallPublisher(connection, CallStore(database))
-            await app.state.publisher.declare()
+            app.state.publisher = CallPublisher(app.state.bus, CallStore(database))
             sweep = asyncio.create_task(app.state.publisher.sweep())
             try:
                 yield
@@ -71,6 +68,10 @@ def _store(database: DatabaseDep) -> CallStore:
 
 def _publisher(request: Request) -> CallPublisher:
     return cast("CallPublisher", request.app.state.publisher)
+
+
+def _bus(request: Request) -> EventBus:
+    return cast("EventBus", request.app.state.bus)
 
 
 def _redis(request: Request) -> Redis:
@@ -134,11 +135,14 @@ def _add_routes(app: FastAPI) -> None:
 
     @app.get("/readyz")
     async def ready(
-        health: Annotated[Health, Depends(get_database_health)], response: Response
-    ) -> Health:
-        if not health.ok:
+        database: Annotated[Health, Depends(get_database_health)],
+        bus: Annotated[EventBus, Depends(_bus)],
+        response: Response,
+    ) -> Readiness:
+        events = await bus.health()
+        if not database.ok:
             response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-        return health
+        return Readiness(ok=database.ok, degraded=not events.ok, database=database, events=events)
 
 
 async def _show(database: PostgresDatabase, call: Call) -> CallView:

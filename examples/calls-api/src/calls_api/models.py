@@ -6,8 +6,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from common.db.core import Health
 from common.domain import PhoneNumber
 from common.domain.calls import CallFailureReason, CallStatus
+from common.events.core import BusHealth
 
 if TYPE_CHECKING:
     from calls_api.tables import Call
@@ -96,3 +98,12 @@ class Summary(BaseModel):
     published: int
     processed: int
     duplicate_effects: int
+
+
+class Readiness(BaseModel):
+    """Body of `GET /readyz`."""
+
+    ok: bool = Field(description="whether requests are answered, for which the database is enough")
+    degraded: bool = Field(description="whether events wait for the broker to come back")
+    database: Health
+    events: BusHealth

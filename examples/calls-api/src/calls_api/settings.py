@@ -4,6 +4,7 @@ from pydantic import Field
 
 from common.config import BaseAppSettings, SecretUrl, load
 from common.db.postgres import PostgresConfig
+from common.events.nats import NatsConfig
 
 
 class Database(PostgresConfig):
@@ -15,13 +16,19 @@ class Database(PostgresConfig):
     max_overflow: int = Field(default=10, ge=0, le=100)
 
 
+class Nats(NatsConfig):
+    """NATS with JetStream, under this service's name."""
+
+    name: str = "calls-api"
+
+
 class Settings(BaseAppSettings, prefix="CALLS_"):
     """Addresses of the servers, and where to listen."""
 
     database: Database
     """Set `url`, and `cursor_keys` where there are several replicas, or pages must outlive one."""
-    nats_url: SecretUrl
-    """NATS with JetStream."""
+    nats: Nats
+    """Set `servers`, a JSON list of URLs."""
     redis_url: SecretUrl
     """Valkey or Redis."""
     host: str = "127.0.0.1"
@@ -31,7 +38,7 @@ class Settings(BaseAppSettings, prefix="CALLS_"):
 
 
 def from_environment() -> Settings:
-    """Read CALLS_DATABASE__URL, CALLS_NATS_URL, CALLS_REDIS_URL, CALLS_HOST, CALLS_PORT and more.
+    """Read CALLS_DATABASE__URL, CALLS_NATS__SERVERS, CALLS_REDIS_URL, CALLS_PORT and more.
 
     Raises:
         ConfigError: something is missing or wrong; the message names all of it.

@@ -30,6 +30,9 @@ def show_books(books: Books, console: Console) -> None:
         ("calls processed", books.processed),
         ("lost", books.lost),
         ("duplicated effects", books.duplicate_effects),
+        ("bad messages sent on purpose", books.spoiled.total()),
+        ("dead letters", books.dead_letters.total()),
+        *((f"  {reason}", count) for reason, count in sorted(books.dead_letters.items())),
         ("worker killed and restarted", "yes" if books.worker_killed else "no"),
         ("calls per second", f"{books.processed / books.seconds:.0f}"),
         ("ended to processed, p50", _milliseconds(books.latencies, 50)),
@@ -41,8 +44,14 @@ def show_books(books: Books, console: Console) -> None:
         console.print(f"refused: {refusal}", style="yellow", markup=False)
     for call_id in books.unprocessed:
         console.print(f"not processed: {call_id}", style="red", highlight=False)
+    if books.spoiled != books.dead_letters:
+        expected = ", ".join(f"{count} {reason}" for reason, count in books.spoiled.items())
+        console.print(f"dead letters should be {expected}", style="red", highlight=False)
     if books.balance:
-        console.print("the books balance: every call that was made was processed, once")
+        console.print(
+            "the books balance: every call that was made was processed, once, and the dead letters "
+            "are what was bad on purpose"
+        )
     else:
         console.print("the books do not balance", style="red")
 

@@ -2,16 +2,21 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 import httpx
+from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from common.events.core import Transport
+from common.events.nats import NatsConfig, NatsTransport
 from demo.client import CallsClient, Tally
+from demo.spoiled import DeadLetters, Spoiled, spoiled
 from demo.system import System
 from demo.workload import PlannedCall, Workload
 
@@ -31,6 +36,8 @@ class Books:
     published: int
     processed: int
     duplicate_effects: int
+    spoiled: Counter[str]
+    dead_letters: Counter[str]
     unprocessed: list[str]
     seconds: float
     latencies: list[float]
@@ -43,13 +50,14 @@ class Books:
 
     @property
     def balance(self) -> bool:
-        """Whether every call that was made was processed, once."""
+        """Whether every call was processed, once, and all that is bad is a dead letter, once."""
         made = self.tally.created
         return (
             made > 0
             and made == self.created == self.ended == self.tally.ended
             and made == self.published == self.processed
             and self.duplicate_effects == 0
+            and self.spoiled == self.dead_letters
             and not self.unprocessed
             and not self.tally.refused
         )
@@ -65,26 +73,35 @@ async def drive(system: System, workload: Workload, *, console: Console) -> Book
 
     Raises:
         httpx.HTTPError: calls-api did not answer for a long time.
+        MessageBusError: NATS did not.
     """
     began = time.monotonic()
+    bad = spoiled(workload.total)
     # trust_env: a proxy set for the outside world is of no use for a service on this machine.
-    async with httpx.AsyncClient(base_url=system.api_url, timeout=30, trust_env=False) as http:
+    async with (
+        httpx.AsyncClient(base_url=system.api_url, timeout=30, trust_env=False) as http,
+        NatsTransport(NatsConfig(servers=(SecretStr(system.nats_url),), name="demo")) as transport,
+    ):
         client = CallsClient(http)
+        letters = DeadLetters(transport)
         finished = asyncio.Event()
         view = asyncio.create_task(_show_progress(client, workload.total, console, finished))
         kill = asyncio.create_task(_kill_worker_half_way(system, client, workload))
+        spoil = asyncio.create_task(_spoil(transport, bad, client, workload))
         try:
             await _make_all(client, workload.calls)
             workload.read = True
             worker_killed = await kill
-            await _all_processed(client)
+            await spoil
+            await _all_processed(client, letters, bad)
             seconds = time.monotonic() - began
             finished.set()
             await view
         finally:
-            for task in (view, kill):
+            tasks = (view, kill, spoil)
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait([view, kill])
+            await asyncio.wait(tasks)
         summary = await client.summary()
         calls = await client.calls()
         unprocessed = [str(call["call_id"]) for call in calls if not call["processed_at"]]
@@ -95,6 +112,8 @@ async def drive(system: System, workload: Workload, *, console: Console) -> Book
             published=summary["published"],
             processed=summary["processed"],
             duplicate_effects=summary["duplicate_effects"],
+            spoiled=Counter(each.reason for each in bad),
+            dead_letters=await letters.count(),
             unprocessed=unprocessed[:SHOWN],
             seconds=seconds,
             latencies=[
@@ -121,29 +140,46 @@ async def _caller(client: CallsClient, source: Iterator[PlannedCall]) -> None:
         await client.make(planned)
 
 
-async def _kill_worker_half_way(system: System, client: CallsClient, workload: Workload) -> bool:
-    """Kill and restart the worker; whether that happened before the last call was made."""
-    while client.tally.ended + len(workload.bad) < workload.total / 2:
+async def _reached(part: float, client: CallsClient, workload: Workload) -> bool:
+    """Wait for a part of the calls to end; whether that was before the last one was made."""
+    while client.tally.ended + len(workload.bad) < workload.total * part:
         if workload.read:
             return False
         await asyncio.sleep(0.02)
+    return True
+
+
+async def _kill_worker_half_way(system: System, client: CallsClient, workload: Workload) -> bool:
+    """Kill and restart the worker; whether that happened before the last call was made."""
+    if not await _reached(1 / 2, client, workload):
+        return False
     system.worker.kill()
     await system.worker.start()
     return True
 
 
-async def _all_processed(client: CallsClient) -> None:
+async def _spoil(
+    transport: Transport, bad: list[Spoiled], client: CallsClient, workload: Workload
+) -> None:
+    """Publish the bad messages between the good ones, from the first call to the last."""
+    for number, message in enumerate(bad):
+        await _reached(number / len(bad), client, workload)
+        await transport.publish(message.outgoing())
+
+
+async def _all_processed(client: CallsClient, letters: DeadLetters, bad: list[Spoiled]) -> None:
     """Wait until nothing is left to process, or nothing has moved for a long time."""
-    seen = -1
+    seen = -1, -1
     moved = time.monotonic()
     while True:
         summary = await client.summary()
         # A publish whose answer was lost is marked only at the publisher's next sweep.
         processed = min(summary["processed"], summary["published"])
-        if processed >= client.tally.ended:
+        now = processed, (await letters.count()).total()
+        if processed >= client.tally.ended and now[1] >= len(bad):
             return
-        if processed != seen:
-            seen, moved = processed, time.monotonic()
+        if now != seen:
+            seen, moved = now, time.monotonic()
         elif time.monotonic() - moved > STALLED_SECONDS:
             return
         await asyncio.sleep(0.1)

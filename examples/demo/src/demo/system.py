@@ -41,7 +41,7 @@ async def running_system() -> AsyncGenerator[System]:
                 env={
                     "CALLS_DATABASE__URL": postgres.url,
                     "CALLS_DATABASE__CURSOR_KEYS": json.dumps([secrets.token_hex(32)]),
-                    "CALLS_NATS_URL": nats.url,
+                    "CALLS_NATS__SERVERS": json.dumps([nats.url]),
                     "CALLS_REDIS_URL": valkey.url,
                     "CALLS_PORT": str(port),
                 },
@@ -54,7 +54,7 @@ async def running_system() -> AsyncGenerator[System]:
                 _command("post-processing"),
                 env={
                     "POST_PROCESSING_DATABASE__URL": postgres.url,
-                    "POST_PROCESSING_NATS_URL": nats.url,
+                    "POST_PROCESSING_NATS__SERVERS": json.dumps([nats.url]),
                 },
                 ready='"event": "consuming"',
                 name="post-processing",

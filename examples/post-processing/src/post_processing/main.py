@@ -1,34 +1,28 @@
 """The `post-processing` command."""
 
 import asyncio
+import json
 import logging
-import signal
 
-import nats
-
-from common.config import ConfigError
 from common.db.postgres import PostgresDatabase
-from common.errors import DatabaseError
+from common.errors import AppError
 from post_processing.settings import Settings, from_environment
 from post_processing.tables import migrations
-from post_processing.worker import Worker
+from post_processing.worker import make_bus
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 10.0
 
 
 async def serve(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT, then finish what was fetched."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    """Work until SIGTERM or SIGINT, then finish what is in hand."""
     await migrations(settings.database).upgrade()
     async with PostgresDatabase(settings.database) as database:
-        connection = await nats.connect(
-            settings.nats_url.get_secret_value(), max_reconnect_attempts=-1
-        )
-        try:
-            await Worker(connection, database).run(stopping)
-        finally:
-            await connection.close()
+        bus = make_bus(settings, database)
+        await bus.start()
+        logger.info(json.dumps({"event": "consuming"}))
+        await bus.run(drain=DRAIN_SECONDS)
 
 
 def main() -> None:
@@ -36,5 +30,5 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         asyncio.run(serve(from_environment()))
-    except (ConfigError, DatabaseError) as error:
+    except AppError as error:
         raise SystemExit(f"post-processing: {error}") from None

@@ -2,8 +2,9 @@
 
 from pydantic import Field
 
-from common.config import BaseAppSettings, SecretUrl, load
+from common.config import BaseAppSettings, load
 from common.db.postgres import PostgresConfig
+from common.events.nats import NatsConfig
 
 
 class Database(PostgresConfig):
@@ -15,17 +16,23 @@ class Database(PostgresConfig):
     max_overflow: int = Field(default=5, ge=0, le=100)
 
 
+class Nats(NatsConfig):
+    """NATS with JetStream, under this worker's name."""
+
+    name: str = "post-processing"
+
+
 class Settings(BaseAppSettings, prefix="POST_PROCESSING_"):
     """Addresses of the servers."""
 
     database: Database
     """Set `url`."""
-    nats_url: SecretUrl
-    """NATS with JetStream."""
+    nats: Nats
+    """Set `servers`, a JSON list of URLs."""
 
 
 def from_environment() -> Settings:
-    """Read POST_PROCESSING_DATABASE__URL, POST_PROCESSING_NATS_URL and more.
+    """Read POST_PROCESSING_DATABASE__URL, POST_PROCESSING_NATS__SERVERS and more.
 
     Raises:
         ConfigError: something is missing or wrong; the message names all of it.
