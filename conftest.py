@@ -5,10 +5,14 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from unittest import SkipTest
+from weakref import WeakKeyDictionary
 
 import pytest
-from sybil import Sybil
+from sybil import Document, Sybil
+from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 # Every ```python block of every README and documentation page is run as a test.
@@ -16,6 +20,25 @@ pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
     patterns=["**/README.md", "docs/**/*.md"],
 ).pytest()
+
+_evaluated: WeakKeyDictionary[Document, set[int]] = WeakKeyDictionary()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Run the page's earlier blocks first, where those went to another worker.
+
+    The blocks of a page share their names, and xdist hands out tests one by one.
+    """
+    if isinstance(item, SybilItem):
+        done = _evaluated.setdefault(item.example.document, set())
+        for example in item.example.document.examples():
+            if example.start < item.example.start and example.start not in done:
+                with suppress(SkipTest):
+                    example.evaluate()
+                done.add(example.start)
+        done.add(item.example.start)
+
 
 PREFIX = "common-tests-"
 
