@@ -11,6 +11,7 @@ from unittest import SkipTest
 from weakref import WeakKeyDictionary
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sybil import Document, Sybil
 from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
@@ -20,6 +21,10 @@ pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
     patterns=["**/README.md", "docs/**/*.md"],
 ).pytest()
+
+# How long examples take to make says how busy the machine is, not whether the code is right.
+settings.register_profile("common", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("common")
 
 _evaluated: WeakKeyDictionary[Document, set[int]] = WeakKeyDictionary()
 

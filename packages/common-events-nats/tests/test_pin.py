@@ -13,6 +13,7 @@ sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
 
 from nats_consuming import Nats, connected, nothing, receive, settled, take, until
 
+from common.events.nats._delivery import NatsDelivery
 from common.testing import FaultProxy
 
 ORDERED: dict[str, Any] = {"ordered": True, "ack_wait": 3.0, "max_outstanding": 8}
@@ -258,32 +259,37 @@ async def test_what_another_settles_late_is_not_taken_for_what_it_still_has(
     nats: Nats, nats_url: str
 ):
     """The numbers agree then, though a message is missing."""
-    async with FaultProxy(nats_url) as proxy, connected(nats_url) as other:
-        async with connected(proxy.url(nats_url)) as victim:
-            crashed = await victim.consume(**ordered())
-            await nats.publish_many(4)
-            held = await receive(crashed, 4)
-            proxy.refuse()
-            proxy.cut()
-            first, last = (each.reply.decode() for each in (held[0], held[3]))
+    async with (
+        FaultProxy(nats_url) as proxy,
+        connected(nats_url) as other,
+        connected(proxy.url(nats_url)) as victim,
+    ):
+        crashed = await victim.consume(**ordered())
+        await nats.publish_many(4)
+        held = await receive(crashed, 4)
+        proxy.refuse()
+        proxy.cut()
+        replies = [each.reply.decode() for each in held if isinstance(each, NatsDelivery)]
+        first, last = replies[0], replies[3]
 
-            async def keep_last() -> None:
-                while True:
-                    nats.connection.publish(last, b"+WPI")
-                    await asyncio.sleep(0.2)
+        async def keep_last() -> None:
+            while True:
+                nats.connection.publish(last, b"+WPI")
+                await asyncio.sleep(0.2)
 
-            keeping = asyncio.create_task(keep_last())
-            consumer = await other.consume(**ordered())
-            await nats.publish_many(4, start=4)
+        keeping = asyncio.create_task(keep_last())
+        consumer = await other.consume(**ordered())
+        await nats.publish_many(4, start=4)
 
-            async def came_again() -> bool:
-                return set(consumer.pull.pin.held) == {1, 2, 3, 5, 6, 7, 8}
+        async def came_again() -> bool:
+            pin = consumer.pull.pin
+            return pin is not None and set(pin.held) == {1, 2, 3, 5, 6, 7, 8}
 
-            await until(came_again)
-            await nothing(consumer, 0.3)
-            nats.connection.publish(first, b"+ACK")
-            await nothing(consumer, 2.5)
-            keeping.cancel()
-            got = await take(consumer, 7, 20)
-            assert [delivery.sequence for delivery in got] == list(range(2, 9))
-            await settled(nats)
+        await until(came_again)
+        await nothing(consumer, 0.3)
+        nats.connection.publish(first, b"+ACK")
+        await nothing(consumer, 2.5)
+        keeping.cancel()
+        got = await take(consumer, 7, 20)
+        assert [delivery.sequence for delivery in got] == list(range(2, 9))
+        await settled(nats)

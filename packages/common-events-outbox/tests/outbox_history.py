@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -158,7 +159,8 @@ class Play:
             assert code in {0, 9, -9}, writer.output()
             if code == 9:
                 self.figures["writer died in a transaction"] += 1
-                dies_at = self.random.choice([0, 0, self.random.randrange(100, 1_000)])
+                again = missing > 2_000 and self.random.random() < 0.3
+                dies_at = self.random.randrange(100, 1_000) if again else 0
 
     async def _made(self, number: int) -> int:
         sql = "SELECT count(*) FROM change WHERE writer = $1"
@@ -186,6 +188,7 @@ class Play:
             "relay paused": lambda: self.pause(self.random.choice(self.programs["relay"]), 6),
             "relay stopped": lambda: self.stop("relay"),
             "worker killed": lambda: self.kill("worker"),
+            "worker died before ack": self.die_before_ack,
             "worker paused": lambda: self.pause(self.random.choice(self.programs["worker"]), 6),
             "writer killed": self.kill_writer,
             "writer paused": self.pause_writer,
@@ -212,17 +215,34 @@ class Play:
         else:
             self.proxy.cut()
 
+    async def die_before_ack(self) -> None:
+        """Let whichever worker is next end between the commit of an effect and its ack."""
+        for worker in self.programs["worker"]:
+            await worker.ready()
+            worker.send_signal(signal.SIGUSR1)
+        await asyncio.sleep(2.5)
+        await self._replace_dead()
+
+    async def _replace_dead(self) -> None:
+        for worker in [each for each in self.programs["worker"] if each.returncode == 9]:
+            self.figures["effects committed, but not acked"] += 1
+            await self._replace("worker", worker)
+
     async def kill(self, kind: str) -> None:
-        """Kill one, though not the first, which lives through everything."""
-        program = self.random.choice(self.programs[kind][1:])
+        """Kill one; of the relays not the first, which lives through everything."""
+        program = self._victim(kind)
         program.kill()
         await self._replace(kind, program)
 
     async def stop(self, kind: str) -> None:
-        program = self.random.choice(self.programs[kind][1:])
+        program = self._victim(kind)
         await program.ready()
         assert await program.stop(grace=60) == 0, program.output()
         await self._replace(kind, program)
+
+    def _victim(self, kind: str) -> Program:
+        # Of the workers one has all messages, and the others stand by: it may be the first.
+        return self.random.choice(self.programs[kind][kind == "relay" :])
 
     async def _replace(self, kind: str, program: Program) -> None:
         self.programs[kind].remove(program)
@@ -240,32 +260,31 @@ class Play:
         if writers := self._at_work():
             await self.pause(self.random.choice(writers), 3)
 
-    async def strike(self, writing: "asyncio.Future[Any]", gap: float, most: int) -> None:
+    async def strike(self, writing: "asyncio.Future[Any]", gap: float, once: Sequence[str]) -> None:
         """Let faults happen while changes are made, now and then two at once."""
         faults = self.faults()
-        left: list[str] = []
-        while not writing.done() and most > 0:
+        left = self.random.sample(once, len(once))
+        while not writing.done() and (left or not once):
             await asyncio.sleep(self.random.uniform(0.1, gap))
             left = left or self.random.sample(sorted(faults), len(faults))
             both, left = left[:1], left[1:]
             if left and self.random.random() < 0.3 and _differ(both[0], left[0]):
                 both, left = [*both, left[0]], left[1:]
-            most -= len(both)
             self.figures.update(both)
             await asyncio.gather(*(faults[name]() for name in both))
 
     # The whole
 
-    async def run(self, *, gap: float, most: int = 10_000) -> None:
+    async def run(self, *, gap: float, once: Sequence[str] = ()) -> None:
         """Change while faults happen, let everything recover by itself, close the books.
 
         Args:
             gap: Most seconds between faults.
-            most: Faults after which there are no more.
+            once: Faults that happen once each; by default all, again and again.
         """
         writing = asyncio.gather(*(self.write(n) for n in range(self._wanted["writer"])))
         try:
-            await self.strike(writing, gap, most)
+            await self.strike(writing, gap, once)
             await writing
         except BaseException:
             writing.cancel()
@@ -285,6 +304,7 @@ class Play:
         sql = """SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM change c
             WHERE NOT EXISTS (SELECT FROM effect e WHERE e.id = c.id))"""
         while await self._ask(sql):
+            await self._replace_dead()
             for program in [*self.programs["relay"], *self.programs["worker"]]:
                 assert program.running, program.output()[-3000:]
             assert time.monotonic() < end, await self._story()

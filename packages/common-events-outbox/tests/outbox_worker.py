@@ -2,7 +2,11 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
+import time
+from contextlib import asynccontextmanager
 
 from outbox_ledger import DURABLE, Booked, begin, make_bus, opened, say
 
@@ -12,18 +16,37 @@ from common.events.core.testing import History
 from common.events.outbox import SqlInbox
 from common.events.outbox._sql import fetch
 
+DOOM_SECONDS = 2.0
 EFFECT = "INSERT INTO effect (id, account, number) VALUES ($1, $2, $3)"
+
+
+class DoomedInbox(SqlInbox):
+    """After SIGUSR1 the process ends when the next effect has committed: before its ack."""
+
+    until = 0.0
+
+    def doom(self) -> None:
+        self.until = time.monotonic() + DOOM_SECONDS
+
+    @asynccontextmanager
+    async def transaction(self, consumer, message_id):
+        async with super().transaction(consumer, message_id) as opened:
+            yield opened
+        if time.monotonic() < self.until:
+            os._exit(9)
 
 
 async def main(*, postgres: str, nats: str, folder: str) -> None:
     history = History(journal=f"{folder}/journal")
     bus = make_bus(nats)
     async with opened(postgres) as database:
+        inbox = DoomedInbox(database)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, inbox.doom)
 
         @bus.subscribe(
             Booked,
             durable=DURABLE,
-            inbox=SqlInbox(database),
+            inbox=inbox,
             per_key=True,
             concurrency=8,
             max_outstanding=64,

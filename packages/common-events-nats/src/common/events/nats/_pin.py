@@ -101,7 +101,7 @@ class Pin:
 
     def tick(self) -> float:
         """Seconds until `care` is wanted."""
-        return self._look if self._shut else self._seconds / 3
+        return min(self._look, self._seconds / 3) if self._shut else self._seconds / 3
 
     async def care(self, pull: "Pull") -> None:
         """Look whether the barrier may open, and keep the pin."""
