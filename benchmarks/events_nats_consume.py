@@ -51,14 +51,16 @@ async def groups() -> AsyncIterator[Group]:
         broker = NatsBroker(server.url, logger=None)
         gate = Gate()
 
-        @broker.subscriber(
+        async def handle(_: Envelope) -> None:
+            await gate.passed()
+
+        subscribed = broker.subscriber(
             SUBJECT,
             stream="NOTIFICATION",
             durable="faststream",
             pull_sub=PullSub(batch_size=BATCH),
         )
-        async def handle(_: Envelope) -> None:
-            await gate.passed()
+        subscribed(handle)
 
         async with NatsTransport(config) as transport:
             await fill(transport)

@@ -124,8 +124,8 @@ class Pin:
             )
         except MessageBusError:
             return  # not the time to judge: the pull engine deals with it
-        if pin != self._id:
-            return
+        if pin != self._id or pin is None or pin != _pinned(info):
+            return  # not, or no longer, active: held messages may be another's by now
         pending = int(info["num_ack_pending"])
         # What was delivered after this answer was made is not among those it counts.
         seen = int(info["delivered"]["consumer_seq"])
@@ -150,13 +150,17 @@ class Pin:
         self._shut = False
         pull.widen(0)
         held, self.held = self.held, {}
-        now = time.monotonic()
         for sequence in sorted(held):
-            delivery = held[sequence]
-            if delivery.deadline > now:
-                self._take(delivery)
-            else:
-                pull.unsettled.discard(delivery)  # not ours any more: it comes again
+            # Also what is overdue: as long as the pin was ours, it came again to nobody else.
+            self._take(held[sequence])
+
+
+def _pinned(info: Json) -> bytes | None:
+    """Return the pin of the active process, as the consumer's info has it."""
+    for group in info.get("priority_groups") or ():
+        if group.get("group") == GROUP:
+            return str(group.get("pinned_client_id", "")).encode() or None
+    return None
 
 
 def _pin_id(headers: bytes | None) -> bytes | None:
