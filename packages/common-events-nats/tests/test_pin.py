@@ -16,6 +16,8 @@ from nats_consuming import Nats, connected, nothing, receive, settled, take, unt
 from common.events.nats._delivery import NatsDelivery
 from common.testing import FaultProxy
 
+pytestmark = pytest.mark.chaos
+
 ORDERED: dict[str, Any] = {"ordered": True, "ack_wait": 3.0, "max_outstanding": 8}
 
 
@@ -293,3 +295,24 @@ async def test_what_another_settles_late_is_not_taken_for_what_it_still_has(
         got = await take(consumer, 7, 20)
         assert [delivery.sequence for delivery in got] == list(range(2, 9))
         await settled(nats)
+
+
+async def test_what_is_held_for_too_long_keeps_its_place(nats: Nats, nats_url: str):
+    async with connected(nats_url) as other:
+        first = await nats.consume(**ordered())
+        await nats.publish_many(1)
+        [in_hand] = await receive(first, 1)
+        await first.stop()
+        consumer = await other.consume(**ordered())
+        await nats.publish_many(3, start=1)
+        pin = consumer.pull.pin
+        assert pin is not None
+
+        async def all_held() -> bool:
+            return len(pin.held) == 3
+
+        await until(all_held)
+        pin.held[2].deadline = 0.0
+        pin._open(consumer.pull)
+        assert [each.sequence for each in await receive(consumer, 3)] == [2, 3, 4]
+        await in_hand.ack()

@@ -68,8 +68,10 @@ class Pin:
         """Whether a message may go on; otherwise it is held until it may."""
         found, number = _pin_id(headers), delivery.consumer_sequence
         pinned_anew = found is not None and found != self._id
+        if pinned_anew:
+            self.lose()  # what was held before may meanwhile have been another's
+            self._id = found
         if pinned_anew or number != self._last + 1:
-            self._id = found if pinned_anew else self._id
             self._shut = True
             self._look = _FIRST_LOOK
             self._elsewhere = None
