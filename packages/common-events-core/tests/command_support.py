@@ -106,6 +106,24 @@ def broken():
     async def repair(event: Lit, url: Annotated[str, Inject("url")]): ...
     return bus
 
+def borrower():
+    from common.domain.calls import CallCompleted
+    bus = EventBus(InMemoryTransport(BROKER), source="/borrower")
+    @bus.subscribe(CallCompleted, durable="borrowed")
+    async def borrow(event: CallCompleted): ...
+    return bus
+
+def unconfigured():
+    from common.errors import ValidationError
+    raise ValidationError("2 problems\\n  url: is required\\n  \\x1b[1mname: is required")
+
+def failing():
+    return {}["URL"]
+
+def wanting(settings): ...
+
+async def later(): ...
+
 number = 7
 '''
 

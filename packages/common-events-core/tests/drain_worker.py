@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.events.core import _consuming
+
 if TYPE_CHECKING:
     from bus_support import InMemoryTransport, Lit, make_bus
 else:  # pytest's import mode knows no modules beside a test
@@ -19,6 +21,8 @@ def say(*words):
 
 
 async def main(how: str, drain: float) -> None:
+    if "patient" in how:
+        _consuming.GRACE = 600.0
     transport = InMemoryTransport()
     bus = make_bus(transport)
 
@@ -27,7 +31,7 @@ async def main(how: str, drain: float) -> None:
         say("started", event.number)
         try:
             if "ignores" in how:
-                for _ in range(300):
+                while "stopped" not in seen:
                     try:
                         await asyncio.sleep(0.01)
                     except asyncio.CancelledError:
@@ -65,6 +69,7 @@ async def main(how: str, drain: float) -> None:
         say("left", len(durable.unsettled) + durable.stream.last - durable.cursor + 1)
         say("tasks", len(asyncio.all_tasks()) - 2)
     say("stopped")
+    seen.add("stopped")
 
 
 if __name__ == "__main__":

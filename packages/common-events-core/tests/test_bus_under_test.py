@@ -168,14 +168,16 @@ async def test_the_bus_has_its_own_transport_back_and_can_be_tested_again():
 
 
 async def test_a_handler_that_hangs_is_named():
-    bus = make(drain=0.01)
+    bus, started = make(drain=0.01), asyncio.Event()
 
     @bus.subscribe(Lit, durable="billing")
     async def bill(event: Lit) -> None:
+        started.set()
         await asyncio.get_running_loop().create_future()
 
     async with bus_under_test(bus) as test:
         await test.receive(Lit(lamp="a"))
+        await started.wait()
         with pytest.raises(TimeoutError, match="LAMP/billing: 1 delivered and not settled"):
             await test.drained(timeout=0.1)
 

@@ -100,10 +100,42 @@ def test_check_of_chosen_modules_leaves_the_others_out(project: "Project"):
     assert "the lock is behind the code" in out
 
 
+def test_check_of_an_application_without_types_of_its_own_has_nothing_to_compare(
+    project: "Project",
+):
+    arguments = ["check", "--app", "@borrower"]
+    code, out, err = project.run(*arguments)
+    assert (code, err) == (0, "")
+    assert "borrower: 1 subscription can start" in out
+    assert "no schemas to compare: all message types are those of common.domain" in out
+    # One that keeps a lock of what it borrows wants it compared; one that is named must exist.
+    (project.path / "schema-lock.json").write_text(schema_lock())
+    code, out, _ = project.run(*arguments)
+    assert code == 0
+    assert "compatible with schema-lock.json" in out
+    code, _, err = project.run(*arguments, "--lock", "gone.json")
+    assert code == 2
+    assert "gone.json: there is no lock" in err
+
+
+def test_an_error_of_several_lines_is_told_in_several_lines(project: "Project"):
+    code, out, err = project.run("dlq", "list", "--app", "@unconfigured")
+    assert (code, out) == (2, "")
+    assert err == (
+        f"common-events: --app {project.name}:unconfigured: 2 problems\n"
+        "    url: is required\n"
+        "    \\x1b[1mname: is required\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["check"], "there is no lock: write and commit one"),
+        (["check", "--app", "@failing"], ":failing: calling it failed with KeyError: 'URL'"),
+        (["check", "--app", "@later"], ":later is a coroutine function"),
+        (["check", "--app", "@wanting"], "calling it failed with TypeError: wanting() missing"),
+        (["dlq", "replay", "1", "--to", "a b", "--app", "@lamps"], "give the durable name"),
         (["check", "--app", "nowhere:bus"], "importing nowhere failed with ModuleNotFoundError"),
         (["check", "--app", "nowhere"], "give package.module:name"),
         (["check", "--app", "@number"], "is no EventBus"),
@@ -125,7 +157,8 @@ def test_what_is_missing_or_wrong_is_told_in_one_line(
     assert (code, out) == (2, "")
     assert told in err
     assert "s3cret" not in err
-    assert err.count("\n") == 1
+    told_lines = [each for each in err.splitlines() if not each.startswith(("usage:", " "))]
+    assert len(told_lines) == 1
 
 
 def test_a_wrong_url_is_told_without_the_url(project: "Project"):
@@ -135,6 +168,13 @@ def test_a_wrong_url_is_told_without_the_url(project: "Project"):
     assert (code, err.count("\n")) == (2, 1)
     assert "the configuration of nats is wrong: servers" in err
     assert "s3cret" not in err
+
+
+def test_a_transport_that_needs_to_know_where_its_broker_is_says_so(project: "Project"):
+    pytest.importorskip("common.events.nats")
+    code, _, err = project.run("dlq", "list", "--transport", "nats")
+    told = "--transport nats: say where it is: --url-file FILE, or --config MODULE:NAME"
+    assert (code, err) == (2, f"common-events: {told}\n")
 
 
 # settings

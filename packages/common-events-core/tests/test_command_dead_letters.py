@@ -1,7 +1,6 @@
 """common-events dlq: nothing is lost, and nothing that is secret is shown."""
 
 import asyncio
-import os
 import runpy
 import signal
 import sys
@@ -127,7 +126,17 @@ def test_what_is_wrong_is_told(project: "Project"):
 def test_a_broker_without_the_stream_is_told(project: "Project"):
     code, _, err = project.run("dlq", "list", "--app", "@lamps")
     assert code == 2
-    assert "DEAD_LETTERS" in err
+    assert "the broker has no stream DEAD_LETTERS yet, and so no dead letters" in err
+
+
+def test_that_there_are_none_is_told(project: "Project"):
+    broken(project, 0)
+    listing = ["dlq", "list", "--app", "@lamps"]
+    assert project.run(*listing) == (0, "no dead letters\n", "")
+    assert project.run(*listing, "--consumer", "bell") == (0, "no such dead letters\n", "")
+    assert project.run(*listing, "--each") == (0, "", "common-events: no dead letters\n")
+    code, out, _ = project.run("dlq", "discard", "7", "--app", "@lamps")
+    assert (code, out) == (0, "no such dead letters\nnothing discarded\n")
 
 
 # show
@@ -397,7 +406,7 @@ class Signalling(InMemoryTransport):
     async def publish_many(self, messages, *, timeout=None):  # noqa: ASYNC109
         self.batches += 1
         for _ in range(self.signals):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             await asyncio.sleep(0.05)  # the loop hears of a signal in its next round
         return await super().publish_many(messages, timeout=timeout)
 

@@ -112,7 +112,7 @@ async def test_a_handler_that_ignores_its_cancellation_does_not_keep_the_bus(sta
 
 
 async def test_a_third_signal_ends_the_process(start):
-    worker = await start("ignores", 600)
+    worker = await start("ignores patient", 600)
     worker.send()
     await worker.lines_with("signal: the bus stops")
     worker.send()

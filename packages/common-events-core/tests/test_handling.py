@@ -248,10 +248,31 @@ async def test_the_dead_letter_is_stored_before_the_original_is_terminated():
     async with running(bus):
         receipt = await bus.publish(Lit(lamp="a"))
         await transport.drained()
+        (message,) = await transport.browse("LAMP")
     assert transport.settled == [
-        ("stored", f"d:LAMP:{receipt.sequence}"),
+        ("stored", f"d:LAMP:{receipt.sequence}:{message.timestamp.isoformat()}"),
         ("term", "rejected"),
     ]
+
+
+async def test_a_stream_made_anew_has_dead_letters_of_its_own_at_the_same_positions():
+    bus = make_bus()
+    broker = bus.transport.broker
+
+    @bus.subscribe(Lit, durable="d")
+    async def handle(event: Lit):
+        return Reject(event.lamp)
+
+    for lamp in ("old", "new"):
+        if lamp == "new":
+            broker.delete_stream("LAMP")
+            broker.advance(0.001)
+        async with running(bus):
+            assert (await bus.publish(Lit(lamp=lamp))).sequence == 1
+            await bus.transport.drained()
+    async with bus:
+        errors = [letter.headers["Dead-Letter-Error"] for letter in await dead_letters(bus)]
+    assert errors == ["old", "new"]
 
 
 @KEPT
@@ -763,12 +784,16 @@ async def test_with_one_attempt_what_was_handed_back_unhandled_is_handled_once_m
         if life == 0:
             await bus.publish_many([Lit(lamp="a", number=number) for number in range(40)])
             await until(lambda bus=bus: bus._life._consuming[0].in_hand == 40)
-            asyncio.get_running_loop().call_later(0.05, release.set)
+            dispatcher = bus._life._consuming[0]._dispatcher
+            stopping = asyncio.create_task(bus.stop())
+            await until(dispatcher.halted)
+            release.set()
+            await stopping
         else:
             release.set()
             await bus.transport.drained()
             assert await dead_letters(bus) == []
-        await bus.stop()
+            await bus.stop()
         if life == 0:
             assert handled == [0, 1]
     assert sorted(handled) == list(range(40))

@@ -2,19 +2,22 @@
 
 import asyncio
 import gc
+import logging
 import runpy
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import pytest
 
-from common.context import deadline
+from common.context import deadline, remaining
 from common.events.core import (
+    DEAD_LETTER_STREAM,
     BrokerUnavailable,
     BusConfig,
     ConsumerLost,
     HandlerError,
+    Inject,
     InMemoryTransport,
     MissingStream,
     Reject,
@@ -23,7 +26,7 @@ from common.events.core import (
 )
 
 if TYPE_CHECKING:
-    from bus_support import Dimmed, Lit, dead_letters, make_bus, running, until
+    from bus_support import Dimmed, Lit, Opened, make_bus, running, until
 else:  # pytest's import mode knows no modules beside a test
     globals().update(runpy.run_path(str(Path(__file__).with_name("bus_support.py")))["shared"])
 
@@ -116,19 +119,27 @@ def test_a_bus_drains_in_whichever_event_loop_it_runs():
 
 
 async def test_the_deadline_of_starting_is_none_of_the_messages():
-    bus = make_bus()
+    left: list[float | None] = []
+
+    class Timed(InMemoryTransport):
+        async def publish(self, message, **options):
+            if message.stream == "DEAD_LETTERS":
+                left.append(remaining())
+            return await super().publish(message, **options)
+
+    bus = make_bus(Timed())
 
     @bus.subscribe(Lit, durable="d")
     async def handle(event: Lit):
+        left.append(remaining())
         return Reject("no")
 
-    async with deadline(0.2):
+    async with deadline(600):
         await bus.start()
     try:
-        await asyncio.sleep(0.25)
         await bus.publish(Lit(lamp="a"))
         await bus.transport.drained()
-        assert len(await dead_letters(bus)) == 1
+        assert left == [None, None]
     finally:
         await bus.stop()
 
@@ -315,11 +326,13 @@ async def test_run_gives_the_signals_back():
 async def test_a_signal_while_it_starts_ends_it():
     class Away(InMemoryTransport):
         async def open(self):
+            opening.set()
             await asyncio.sleep(3600)
 
+    opening = asyncio.Event()
     bus, _ = with_handler(Away())
     task = asyncio.create_task(bus.run())
-    await asyncio.sleep(0.02)
+    await opening.wait()
     signal.raise_signal(signal.SIGTERM)
     async with asyncio.timeout(20):
         await task
@@ -368,3 +381,57 @@ async def test_binary_mode_is_read_too():
         await bus.publish(Lit(lamp="a"))
         await bus.transport.drained()
     assert handled == ["a"]
+
+
+async def test_each_subscription_says_at_start_what_it_consumes(caplog):
+    bus = make_bus()
+
+    @bus.subscribe(Lit, Dimmed, durable="count", concurrency=7, per_key=True)
+    async def count(event: Lit | Dimmed): ...
+
+    @bus.subscribe(Lit, durable="repair")
+    async def repair(event: Lit): ...
+
+    with caplog.at_level(logging.INFO, "common.events"):
+        async with running(bus):
+            pass
+    assert [each for each in caplog.messages if "consumes" in each] == [
+        (
+            "count: consumes evt.lamp.lit, evt.lamp.dimmed from stream LAMP, at most 7 at once, "
+            "each key in order"
+        ),
+        "repair: consumes evt.lamp.lit from stream LAMP, at most 16 at once",
+    ]
+
+
+async def test_what_start_declares_is_known_before():
+    own = StreamSpec(name="LAMP", subjects=("evt.lamp.>", "cmd.lamp.>"), replicas=1)
+    bus = make_bus(streams=(own,))
+    assert bus.declarations == (own,)
+
+    @bus.subscribe(Opened, durable="bell")
+    async def ring(event: Opened): ...
+
+    doors = StreamSpec.of(bus.streams["DOOR"])
+    assert bus.declarations == (own, doors, DEAD_LETTER_STREAM)
+    async with running(bus):
+        assert {each.spec for each in bus.transport.broker.streams.values()} == {*bus.declarations}
+
+
+async def test_check_tells_all_that_keeps_the_bus_from_starting():
+    bus = make_bus()
+
+    @bus.subscribe(Lit, durable="repair")
+    async def repair(
+        event: Lit, ladder: Annotated[Path, Inject], url: Annotated[str, Inject("u")]
+    ): ...
+
+    (problem,) = bus.check()
+    assert "nothing is provided for parameter 'ladder'" in problem
+    bus.provide(Path("/ladder"), as_=Path)
+    (problem,) = bus.check()
+    assert "name='u'" in problem
+    bus.provide("x", name="u")
+    assert bus.check() == []
+    async with running(bus):
+        pass

@@ -93,11 +93,15 @@ class TestDrained:
         assert asyncio.get_running_loop().time() - start < 3_600
 
     async def test_it_leaves_delays_if_it_is_told_to(self, transport):
+        handled = asyncio.Event()
+
         async def handle(delivery):
             await delivery.nak(3_600)
+            handled.set()
 
         async with Worker(transport, handle):
             await transport.publish(message(1))
+            await handled.wait()
             with pytest.raises(TimeoutError, match="CALL/billing: 1 delivered and not settled"):
                 await transport.drained(timeout=0.05, skip_delays=False)
 

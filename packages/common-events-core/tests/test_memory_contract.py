@@ -384,6 +384,12 @@ BROKEN = {
         "close_hands_back_at_once_what_is_not_settled",
     ),
     "stop is not noticed": (MemoryConsumer, "stop", _does_not_wake, "stop_ends_a_waiting_receive"),
+    "subjects are taken away": (
+        _memory,
+        "merged",
+        lambda present, further: further,
+        "subjects_are_only_added",
+    ),
     "loose filters": (_memory_durable, "matches", _loose, "filters_pass_what_they_say"),
     "all are new": (
         MemoryStream,

@@ -2,18 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pydantic import SecretStr
 
+from common.events.core._errors import BrokerUnavailable
 from common.events.core._transport import ConsumerSpec, Delivery
 from common.events.nats._api import Api, Json
 from common.events.nats._config import NatsConfig
 from common.events.nats._connection import Connection
 from common.events.nats._consumer import NatsConsumer, open_consumer
-from common.events.nats._errors import NoResponders
+from common.testing import NatsCluster, NatsServer
 
 
 class Nats:
@@ -34,7 +36,7 @@ class Nats:
         if headers:
             lines = "".join(f"{name.replace('_', '-')}: {v}\r\n" for name, v in headers.items())
             encoded = f"NATS/1.0\r\n{lines}\r\n".encode()
-        answer = await self.connection.request(subject, data, timeout=10, headers=encoded)
+        answer = await self.connection.request(subject, data, timeout=30, headers=encoded)
         found = json.loads(answer.data)
         assert "error" not in found, found
         return int(found["seq"])
@@ -49,7 +51,7 @@ class Nats:
         return consumer
 
     async def info(self, durable: str = "d", stream: str = "S") -> Json:
-        return await self.api.request(f"CONSUMER.INFO.{stream}.{durable}")
+        return await eventually(lambda: self.api.request(f"CONSUMER.INFO.{stream}.{durable}"))
 
 
 def spec(durable: str = "d", **settings: Any) -> ConsumerSpec:
@@ -60,7 +62,12 @@ def spec(durable: str = "d", **settings: Any) -> ConsumerSpec:
 @asynccontextmanager
 async def connected(url: str | list[str], **settings: Any) -> AsyncGenerator[Nats]:
     servers = tuple(SecretStr(each) for each in ([url] if isinstance(url, str) else url))
-    nats = Nats(NatsConfig(servers=servers, reconnect_max_seconds=0.5, **settings))
+    given: dict[str, Any] = {
+        "reconnect_max_seconds": 0.5,
+        "connect_timeout_seconds": 30.0,
+        **settings,
+    }
+    nats = Nats(NatsConfig(servers=servers, **given))
     await nats.connection.open()
     try:
         yield nats
@@ -70,24 +77,27 @@ async def connected(url: str | list[str], **settings: Any) -> AsyncGenerator[Nat
         await nats.connection.close()
 
 
-async def receive(consumer: NatsConsumer, count: int, seconds: float = 10.0) -> list[Delivery]:
-    """Return ``count`` messages, not settled."""
-    found: list[Delivery] = []
+_surplus: WeakKeyDictionary[NatsConsumer, list[Delivery]] = WeakKeyDictionary()
+
+
+async def receive(consumer: NatsConsumer, count: int, seconds: float = 60.0) -> list[Delivery]:
+    """Return ``count`` messages, not settled; more that came along are for the next call."""
+    found = _surplus.pop(consumer, [])
     async with asyncio.timeout(seconds):
         while len(found) < count:
             batch = await consumer.receive()
             assert batch, "the consumer has ended"
             found += batch
-    assert len(found) == count
-    return found
+    _surplus[consumer] = found[count:]
+    return found[:count]
 
 
-async def take(consumer: NatsConsumer, count: int, seconds: float = 10.0) -> list[Delivery]:
+async def take(consumer: NatsConsumer, count: int, seconds: float = 60.0) -> list[Delivery]:
     """Return at least ``count`` messages, each acknowledged as it comes."""
     found: list[Delivery] = []
     async with asyncio.timeout(seconds):
         while len(found) < count:
-            batch = await consumer.receive()
+            batch = _surplus.pop(consumer, None) or await consumer.receive()
             assert batch, "the consumer has ended"
             for delivery in batch:
                 await delivery.ack()
@@ -97,21 +107,26 @@ async def take(consumer: NatsConsumer, count: int, seconds: float = 10.0) -> lis
 
 async def nothing(consumer: NatsConsumer, seconds: float) -> None:
     """Check that nothing comes for a while."""
+    batch: Sequence[Delivery] = _surplus.pop(consumer, [])
     try:
         async with asyncio.timeout(seconds):
-            batch = await consumer.receive()
+            batch = batch or await consumer.receive()
     except TimeoutError:
         return
     raise AssertionError([(d.sequence, d.attempt) for d in batch])
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 15.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
+    """Wait for something; that a leader is away, or an answer lost, is no answer."""
     async with asyncio.timeout(seconds):
-        while not await condition():
+        while True:
+            with suppress(BrokerUnavailable):
+                if await condition():
+                    return
             await asyncio.sleep(0.02)
 
 
-async def settled(nats: Nats, durable: str = "d", seconds: float = 15.0) -> None:
+async def settled(nats: Nats, durable: str = "d", seconds: float = 60.0) -> None:
     """Wait until the broker has nothing of the consumer left, delivered or not."""
 
     async def done() -> bool:
@@ -122,10 +137,22 @@ async def settled(nats: Nats, durable: str = "d", seconds: float = 15.0) -> None
 
 
 async def eventually(make: Callable[[], Awaitable[Json]]) -> Json:
-    """JetStream answers a moment after its server does."""
+    """Ask again while there is no answer: JetStream answers a moment after its server does.
+
+    What is asked must do no harm when it is done twice.
+    """
     for _ in range(100):
         try:
             return await make()
-        except NoResponders:
+        except BrokerUnavailable:
             await asyncio.sleep(0.05)
     return await make()
+
+
+async def leader_of(nats: Nats, cluster: NatsCluster, durable: str = "d") -> NatsServer:
+    """Return the server that leads a consumer."""
+    names = {(await each.monitor("/varz"))["server_name"]: each for each in cluster.servers}
+    async with asyncio.timeout(60):
+        while (name := (await nats.info(durable))["cluster"].get("leader")) not in names:
+            await asyncio.sleep(0.05)
+    return names[name]

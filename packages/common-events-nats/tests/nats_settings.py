@@ -7,4 +7,5 @@ from common.events.nats._config import NatsConfig
 
 def settings(servers: Any, **changes: Any) -> NatsConfig:
     """Return a configuration, from values as a file of settings has them."""
-    return NatsConfig.model_validate({"servers": servers, **changes})
+    given = {"servers": servers, "connect_timeout_seconds": 30, **changes}  # a busy machine's
+    return NatsConfig.model_validate(given)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from common.events.core._errors import DeclarationConflict
+from common.errors import MessageBusError
+from common.events.core._errors import DeclarationConflict, MissingStream
 
 sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
 
@@ -53,15 +54,17 @@ async def test_a_message_delivered_too_often_comes_once_more_as_exhausted(nats: 
 
 async def test_an_exhausted_message_handed_back_comes_again(nats: Nats):
     await nats.publish("s.a")
-    consumer = await nats.consume(**TWICE)
-    await receive(consumer, 2)
+    consumer = await nats.consume(max_deliver=2, ack_wait=4.0)
+    for _ in range(2):
+        [delivery] = await receive(consumer, 1)
+        await delivery.nak()
     [exhausted] = await receive(consumer, 1)
     await exhausted.nak(0.3)
     [exhausted] = await receive(consumer, 1)
     assert exhausted.exhausted
-    for _ in range(4):
+    for _ in range(10):
         await exhausted.in_progress()
-        await nothing(consumer, 0.25)
+        await nothing(consumer, 0.5)
     await exhausted.ack()
     await exhausted.nak()
     await nothing(consumer, 0.6)
@@ -76,13 +79,12 @@ async def test_what_was_exhausted_while_nobody_ran_is_not_missed(nats: Nats, nat
         await first.nak()
         await receive(consumer, 1)
         await other.connection.close()
-    # Only a request makes the server look; somebody asks once, and goes.
-    await asyncio.sleep(0.6)
-    await nats.connection.request(
-        "$JS.API.CONSUMER.MSG.NEXT.S.d", b'{"batch":1,"no_wait":true}', timeout=5
-    )
+    # Only a request makes the server look; somebody asks, and goes.
 
     async def raised() -> bool:
+        await nats.connection.request(
+            "$JS.API.CONSUMER.MSG.NEXT.S.d", b'{"batch":1,"no_wait":true}', timeout=5
+        )
         return await advisories(nats) == 1
 
     await until(raised)
@@ -141,6 +143,38 @@ async def test_another_stream_that_keeps_the_advisories_is_used(nats: Nats):
     await exhausted.ack()
     names = (await nats.api.request("STREAM.NAMES"))["streams"]
     assert sorted(names) == ["OPS", "S"]
+
+
+async def test_the_stream_of_advisories_deleted_while_running_is_made_anew(nats: Nats):
+    consumer = await nats.consume(**TWICE)
+    await nats.api.request("STREAM.DELETE.ADVISORIES")
+
+    async def there_again() -> bool:
+        try:
+            info = await nats.api.request("STREAM.INFO.ADVISORIES")
+        except MissingStream:
+            return False
+        return info["state"]["consumer_count"] == 1
+
+    await until(there_again)
+    await nats.publish("s.a")
+    deliveries = await receive(consumer, 3)
+    assert [delivery.exhausted for delivery in deliveries] == [False, False, True]
+    await deliveries[-1].ack()
+
+
+async def test_advisories_that_cannot_be_kept_any_more_end_the_consumer_loudly(nats: Nats):
+    """Or what ends its handler would be lost in silence."""
+    consumer = await nats.consume(**TWICE)
+    await nats.api.request("STREAM.DELETE.ADVISORIES")
+    subjects = ["$JS.EVENT.ADVISORY.CONSUMER.>"]
+    try:
+        await nats.stream("OPS", subjects=subjects)
+    except MessageBusError:
+        pytest.skip("it was made anew already")
+    with pytest.raises(MissingStream, match="ADVISORIES"):
+        async with asyncio.timeout(60):
+            await consumer.receive()
 
 
 async def test_a_handler_that_fails_forever_ends_after_max_deliver(nats: Nats):

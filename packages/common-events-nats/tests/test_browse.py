@@ -3,7 +3,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from common.events.core._errors import MissingStream
+from common.events.core._declarations import StreamSpec
+from common.events.core._errors import DeclarationConflict, MissingStream
 
 
 async def test_messages_come_back_as_they_were_published(transport, make):
@@ -39,6 +40,21 @@ async def test_a_stream_that_is_not_there(transport):
         await transport.browse("NONE")
     with pytest.raises(MissingStream):
         await transport.remove("NONE", 1)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a.b", "*", "a x 0\r\n\r\nPUB evil 0\r\n\r\n"])
+async def test_a_name_that_would_break_the_protocol_is_of_no_stream(transport, name):
+    got: list[bytes] = []
+    await transport.connection.subscribe("evil", lambda subject, *_: got.append(subject))
+    with pytest.raises(MissingStream, match="no stream has the name"):
+        await transport.browse(name)
+    with pytest.raises(MissingStream, match="no stream has the name"):
+        await transport.remove(name, 1)
+    with pytest.raises(DeclarationConflict, match="no stream has the name"):
+        await transport.declare([StreamSpec(name=name, subjects=("x.>",))], mode="create")
+    await transport.connection.flush()
+    assert not got
+    assert transport.connection.reconnects == 0
 
 
 @pytest.mark.parametrize("limit", [1, 7, 1_000])

@@ -46,6 +46,8 @@ def test_secrets_are_in_no_repr_and_no_error():
         {"name": "a\r\nPUB x"},
         {"credentials_file": "/nowhere/at/all.creds"},
         {"tls_key_file": __file__},
+        {"tls_ca_file": __file__},
+        {"tls_cert_file": __file__},
         {"credentials_file": __file__, "token": "t"},
     ],
 )

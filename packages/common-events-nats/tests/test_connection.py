@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import shutil
@@ -12,16 +13,22 @@ from typing import Any
 import nkeys
 import pytest
 from nats_settings import settings
+from pydantic import ValidationError as PydanticError
 
-from common.errors import MessageBusError
+from common.errors import MessageBusError, ValidationError
 from common.events.core._errors import BrokerUnavailable, MessageTooLarge, TransportClosed
 from common.events.nats._config import NatsConfig
 from common.events.nats._connection import Connection
-from common.events.nats._errors import NatsAuthenticationError, NatsTimeout, NoResponders
+from common.events.nats._errors import (
+    NatsAuthenticationError,
+    NatsPermissionError,
+    NatsTimeout,
+    NoResponders,
+)
 from common.testing import FaultProxy, NatsServer, reserve_port
 
 
-async def until(condition, *, seconds: float = 20.0) -> None:
+async def until(condition, *, seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
@@ -47,7 +54,7 @@ async def test_a_wrong_password_is_said_at_once_and_not_shown(nats_server):
     started = time.monotonic()
     with pytest.raises(NatsAuthenticationError, match="refuses the credentials") as caught:
         await connection(url, connect_timeout_seconds=30).open()
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 28
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
     assert not caught.value.retryable
 
@@ -56,7 +63,7 @@ async def test_opening_has_a_time_limit_and_says_where_it_tried(caplog):
     with reserve_port() as port:
         url = f"nats://app:hunter2@127.0.0.1:{port}"
         with pytest.raises(BrokerUnavailable, match=f"127.0.0.1:{port}: connection") as caught:
-            await connection(url, connect_timeout_seconds=0.5).open()
+            await connection(url, connect_timeout_seconds=2).open()
     assert "hunter2" not in "".join(traceback.format_exception(caught.value)) + caplog.text
 
 
@@ -66,7 +73,7 @@ async def test_opening_a_server_that_says_nothing_has_the_time_limit_too():
         started = time.monotonic()
         with pytest.raises(BrokerUnavailable, match="no answer in time"):
             await connection(server.url, connect_timeout_seconds=1).open()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 60
         server.resume()
 
 
@@ -103,9 +110,69 @@ async def test_opening_twice_is_once_and_closing_ends_it(nats_url: str):
     await opened.close()
     assert opened.closed
     assert not opened.connected
-    for call in (opened.open(), opened.flush(), opened.wait_connected(1)):
+    for call in (opened.flush(), opened.wait_connected(1)):
         with pytest.raises(TransportClosed):
             await call
+
+
+async def test_what_was_closed_can_be_opened_again(nats_url: str):
+    opened = connection(nats_url)
+
+    def echo(_subject: bytes, reply: bytes, data: bytes, _headers: bytes | None) -> None:
+        opened.publish(reply.decode(), data)
+
+    for _ in range(3):
+        await opened.open()
+        await opened.subscribe("up", echo)
+        assert (await opened.request("up", b"x", timeout=30)).data == b"x"
+        await opened.close()
+        assert opened.closed
+
+
+async def test_what_could_not_be_opened_can_be_tried_again():
+    async with NatsServer() as server:
+        server.kill()
+        opened = connection(server.url, connect_timeout_seconds=1)
+        with pytest.raises(BrokerUnavailable):
+            await opened.open()
+        await server.restart()
+        async with asyncio.timeout(60):
+            while not opened.connected:
+                with contextlib.suppress(BrokerUnavailable):
+                    await opened.open()
+        await opened.flush()
+        await opened.close()
+
+
+async def test_closing_ends_an_attempt_to_open(nats_url: str):
+    before = asyncio.all_tasks()
+    for turns in range(0, 24, 2):
+        opened = connection(nats_url)
+        opening = asyncio.create_task(opened.open())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await opened.close()
+        try:
+            await opening
+        except TransportClosed:
+            assert not opened.connected
+        await opened.close()
+    await until(lambda: asyncio.all_tasks() == before)
+
+
+def test_it_can_be_opened_again_in_another_event_loop(nats_server):
+    opened = connection(nats_server.url)
+
+    async def use() -> None:
+        async with asyncio.timeout(60):
+            await opened.open()
+            waiting = [asyncio.create_task(opened.wait_connected(1)) for _ in range(3)]
+            await opened.flush()
+            await asyncio.gather(*waiting)
+            await opened.close()
+
+    for _ in range(2):
+        asyncio.run(use())
 
 
 # Credentials
@@ -146,9 +213,10 @@ def public(pair: Any) -> str:
     return pair.public_key.decode()
 
 
-async def test_nkey(tmp_path: Path):
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+async def test_nkey(tmp_path: Path, end: str):
     pair, seed = key_pair(nkeys.PREFIX_BYTE_USER, b"1")
-    (tmp_path / "seed").write_text(f"{seed}\n")
+    (tmp_path / "seed").write_bytes(f"{seed}{end}".encode())
     (tmp_path / "other").write_text(key_pair(nkeys.PREFIX_BYTE_USER, b"2")[1])
     users = f'authorization: {{users: [{{nkey: "{public(pair)}"}}]}}'
     async with NatsServer(config=users) as server:
@@ -228,7 +296,7 @@ async def test_tls(tmp_path: Path):
         await opened.open()
         server.kill()
         await server.restart()
-        await opened.wait_connected(20)
+        await opened.wait_connected(60)
         await opened.flush()
         await opened.close()
         with pytest.raises(BrokerUnavailable, match=r"not trusted.*tls_ca_file"):
@@ -238,6 +306,57 @@ async def test_tls(tmp_path: Path):
         del trusted["tls_cert_file"], trusted["tls_key_file"]
         with pytest.raises(MessageBusError):
             await connection(server.url, connect_timeout_seconds=1, **trusted).open()
+
+
+@pytest.mark.parametrize("way", ["tls://", "a ca file", "a hostname"])
+async def test_where_tls_is_wanted_nothing_is_sent_without_it(tmp_path: Path, way: str):
+    """A password least of all: whoever is in between may say that there is no TLS."""
+    certificate(tmp_path, "ca")
+    ways: dict[str, dict[str, object]] = {
+        "tls://": {},
+        "a ca file": {"tls_ca_file": tmp_path / "ca.pem"},
+        "a hostname": {"tls_hostname": "nats.example"},
+    }
+    async with NatsServer() as server, FaultProxy(server.url) as proxy:
+        url = proxy.url(server.url)
+        url = url.replace("nats://", "tls://") if way == "tls://" else url
+        with pytest.raises(BrokerUnavailable, match="offers no TLS") as caught:
+            await connection(url, **ways[way]).open()
+        assert not caught.value.retryable
+        assert proxy.bytes_sent == 0
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
+@pytest.mark.parametrize("first", [False, True])
+async def test_tls_is_used_where_the_server_leaves_the_choice(tmp_path: Path, first: bool):
+    certificate(tmp_path, "ca")
+    certificate(tmp_path, "server", ca="ca", extra="subjectAltName=IP:127.0.0.1")
+    for each in tmp_path.iterdir():
+        each.chmod(0o644)
+    tmp_path.chmod(0o755)
+    files = f'cert_file: "{tmp_path}/server.pem", key_file: "{tmp_path}/server.key"'
+    more = ", handshake_first: true" if first else ""
+    tls = f"tls: {{{files}{more}}}\n{'' if first else 'allow_non_tls: true'}"
+    async with NatsServer(config=tls) as server:
+        opened = connection(server.url, tls_ca_file=tmp_path / "ca.pem", tls_handshake_first=first)
+        await opened.open()
+        await opened.flush()
+        (client,) = (await server.monitor("/connz"))["connections"]
+        assert client["tls_version"].startswith("1.")
+        await opened.close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(tmp_path: Path):
+    certificate(tmp_path, "client")
+    subprocess.run(
+        ["openssl", "ec", "-in", "client.key", "-aes256", "-passout", "pass:x", "-out", "locked"],
+        cwd=tmp_path, check=True, capture_output=True,
+    )  # fmt: skip
+    with pytest.raises(PydanticError, match="PEM without a password"):
+        settings(
+            "nats://a", tls_cert_file=tmp_path / "client.pem", tls_key_file=tmp_path / "locked"
+        )
 
 
 # Keeping the connection
@@ -260,7 +379,7 @@ async def test_it_connects_again_after_a_kill_and_keeps_subscriptions(caplog):
             with pytest.raises(BrokerUnavailable):
                 await opened.wait_connected(0.1)
             await server.restart()
-            await opened.wait_connected(20)
+            await opened.wait_connected(60)
             assert opened.publish("a.b", b"%d" % number)
             await opened.flush()
         assert got == [b"0", b"1", b"2"]
@@ -294,7 +413,7 @@ async def test_a_silent_connection_is_given_up_and_made_anew():
             opened.publish("x", bytes(900_000))
         await until(lambda: not opened.connected)
         proxy.heal()
-        await opened.wait_connected(20)
+        await opened.wait_connected(60)
         await opened.flush()
         await opened.close()
 
@@ -312,7 +431,7 @@ async def test_credentials_that_the_server_withdraws_do_not_end_it():
         await until(lambda: "authorization" in (opened.last_error or "").lower())
         configuration.write_text(text)
         server.send_signal(1)
-        await opened.wait_connected(20)
+        await opened.wait_connected(60)
         await opened.flush()
         await opened.close()
 
@@ -325,7 +444,7 @@ async def test_closing_while_the_server_is_away_is_quick():
         await until(lambda: not opened.connected)
         waiting = asyncio.create_task(opened.wait_connected())
         await asyncio.sleep(0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await opened.close()
         with pytest.raises(TransportClosed):
             await waiting
@@ -338,7 +457,7 @@ async def test_closing_while_the_server_reads_nothing_is_quick():
         server.pause()
         for _ in range(20):
             opened.publish("x", bytes(1_000_000))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await opened.close()
         server.resume()
 
@@ -352,18 +471,32 @@ async def test_a_request_has_its_answer(opened: Connection):
 
     await opened.subscribe("upper", answer)
     replies = await asyncio.gather(
-        *(opened.request("upper", b"a%d" % each, timeout=5) for each in range(100))
+        *(opened.request("upper", b"a%d" % each, timeout=60) for each in range(100))
     )
     assert [each.data for each in replies] == [b"A%d" % each for each in range(100)]
     assert replies[0].headers == {}
+
+
+async def test_a_flush_comes_after_a_subscription(nats_url: str, opened: Connection):
+    other = connection(nats_url)
+    await other.open()
+    got: list[bytes] = []
+    for number in range(50):
+        await opened.subscribe(f"s{number}", lambda _s, _r, data, _h: got.append(data))
+        await opened.flush()
+        other.publish(f"s{number}", b"%d" % number)
+    await other.flush()
+    await opened.flush()
+    await other.close()
+    assert got == [b"%d" % number for number in range(50)]
 
 
 async def test_a_request_nobody_answers(opened: Connection):
     with pytest.raises(NoResponders):
         await opened.request("nobody", timeout=5)
     silent = await opened.subscribe("silent", lambda *_: None)
-    with pytest.raises(NatsTimeout, match=r"within 0\.1 s"):
-        await opened.request("silent", timeout=0.1)
+    with pytest.raises(NatsTimeout, match=r"within 0\.2 s"):
+        await opened.request("silent", timeout=0.2)
     await silent.close()
     await silent.close()
     with pytest.raises(NoResponders):
@@ -375,6 +508,54 @@ async def test_a_request_that_is_too_large_does_not_end_the_connection(opened: C
     with pytest.raises(MessageTooLarge):
         await opened.request("x", bytes(opened.max_payload + 1), timeout=5)
     assert opened.connected
+
+
+@pytest.mark.parametrize(
+    "subject", ["", "a b", "a\r\nPUB evil 0\r\n", "a _INBOX.x 0\r\n\r\nPUB evil 0"]
+)
+async def test_a_request_cannot_break_the_protocol(opened: Connection, subject: str):
+    got: list[bytes] = []
+    await opened.subscribe("evil", lambda subject, *_: got.append(subject))
+    with pytest.raises(ValidationError, match="spaces"):
+        await opened.request(subject, timeout=5)
+    await opened.flush()
+    assert not got
+    assert opened.reconnects == 0
+
+
+def users(permissions: str) -> str:
+    user = f"{{user: u, password: p, permissions: {permissions}}}"
+    return f"authorization: {{users: [{user}]}}"
+
+
+async def test_a_request_that_permissions_forbid_fails_at_once():
+    async with NatsServer(config=users('{publish: {deny: ["Secret.>"]}}')) as server:
+        opened = connection(f"nats://u:p@{server.host}:{server.port}")
+        await opened.open()
+        with pytest.raises(
+            NatsPermissionError, match=r"forbid .* to publish to Secret\.x"
+        ) as caught:
+            await opened.request("Secret.x", timeout=60)
+        assert not caught.value.retryable
+        with pytest.raises(NoResponders):
+            await opened.request("other", timeout=60)
+        await opened.close()
+
+
+async def test_answers_that_permissions_keep_away_are_not_waited_for():
+    async with NatsServer(config=users('{subscribe: ["evt.>", "mine.>"]}')) as server:
+        url = f"nats://u:p@{server.host}:{server.port}"
+        opened = connection(url)
+        await opened.open()
+        for _ in range(2):
+            with pytest.raises(NatsPermissionError, match=r"subscribe to _INBOX\.>"):
+                await opened.request("x", timeout=60)
+        await opened.close()
+        opened = connection(url, inbox_prefix="mine")
+        await opened.open()
+        with pytest.raises(NoResponders):
+            await opened.request("x", timeout=60)
+        await opened.close()
 
 
 async def test_requests_fail_when_it_is_closed(opened: Connection):
@@ -407,7 +588,7 @@ async def test_answers_to_pings_nobody_waits_for_do_not_end_the_connection():
         with pytest.raises(NatsTimeout):
             await opened.flush(0.05)
         server.resume()
-        await opened.flush(10)
+        await opened.flush(60)
         assert opened.reconnects == 0
         await opened.close()
 
@@ -450,8 +631,7 @@ async def test_nothing_runs_on_after_closing(paused: bool):
         await opened.close()
         assert opened.closed
         server.resume()
-        await asyncio.sleep(0.3)
-        assert asyncio.all_tasks() == before
+        await until(lambda: asyncio.all_tasks() == before)
 
 
 async def test_a_loop_that_ends_while_it_connects_again_is_not_held_up():
@@ -468,6 +648,6 @@ async def test_a_loop_that_ends_while_it_connects_again_is_not_held_up():
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await asyncio.gather(task, return_exceptions=True)
             await opened.close()

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from common.events.core._errors import ConsumerLost, DeclarationConflict, MissingStream
+from common.events.nats import _pull
+from common.events.nats._consumer_config import ensure
+from common.events.nats._errors import NatsPermissionError
+from common.testing import FaultProxy, NatsServer
 
 sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
 
-from nats_consuming import Nats, connected, nothing, receive, settled, take, until
+from nats_consuming import Nats, connected, nothing, receive, settled, spec, take, until
 
 
 @pytest.fixture
@@ -111,6 +115,16 @@ async def test_no_more_than_max_outstanding_are_unsettled_at_the_broker(nats: Na
     assert highest >= 5
 
 
+async def test_there_is_no_waiting_for_a_place_that_is_free(nats: Nats, monkeypatch):
+    """Asking for a few at a time must not leave the last few unasked for."""
+    monkeypatch.setattr(_pull, "HEARTBEAT", 1_000.0)  # which looks after it, too
+    consumer = await nats.consume(max_outstanding=8, ack_wait=300.0)
+    await nats.publish("s.a")
+    await take(consumer, 1)
+    await nats.publish_many(20)
+    assert len(await receive(consumer, 8)) == 8
+
+
 async def test_what_is_not_settled_comes_again_after_ack_wait_with_its_attempt(nats: Nats):
     await nats.publish("s.a")
     consumer = await nats.consume(ack_wait=0.5)
@@ -133,11 +147,11 @@ async def test_a_message_nobody_settles_does_not_block_its_only_place(nats: Nats
 
 async def test_in_progress_keeps_a_message_from_coming_again(nats: Nats):
     await nats.publish("s.a")
-    consumer = await nats.consume(ack_wait=1.0)
+    consumer = await nats.consume(ack_wait=4.0)
     [delivery] = await receive(consumer, 1)
-    for _ in range(10):
+    for _ in range(12):
         await delivery.in_progress()
-        await nothing(consumer, 0.25)
+        await nothing(consumer, 0.5)
     await delivery.ack()
     await delivery.in_progress()
     await settled(nats)
@@ -149,11 +163,12 @@ async def test_nak_brings_a_message_back_at_once_and_with_a_delay_not_before(nat
     [delivery] = await receive(consumer, 1)
     started = time.monotonic()
     await delivery.nak()
-    [delivery] = await receive(consumer, 1, 5)
+    [delivery] = await receive(consumer, 1)
+    assert time.monotonic() - started < 25  # and not after ack_wait
     assert delivery.attempt == 2
     started = time.monotonic()
     await delivery.nak(0.6)
-    [delivery] = await receive(consumer, 1, 10)
+    [delivery] = await receive(consumer, 1)
     assert time.monotonic() - started >= 0.59
     assert delivery.attempt == 3
 
@@ -164,25 +179,27 @@ async def test_a_nonsensical_delay_means_at_once(nats: Nats, delay):
     consumer = await nats.consume()
     [delivery] = await receive(consumer, 1)
     await delivery.nak(delay)
-    assert len(await receive(consumer, 1, 5)) == 1
+    started = time.monotonic()
+    assert len(await receive(consumer, 1)) == 1
+    assert time.monotonic() - started < 25  # and not after ack_wait
 
 
 async def test_an_endless_delay_is_bounded_and_does_not_raise(nats: Nats):
     await nats.publish("s.a")
-    consumer = await nats.consume(ack_wait=0.5)
+    consumer = await nats.consume(ack_wait=2.0)
     [delivery] = await receive(consumer, 1)
     await delivery.nak(float("inf"))
-    await nothing(consumer, 1.0)
+    await nothing(consumer, 2.5)
     assert (await nats.info())["num_ack_pending"] == 1
 
 
 async def test_a_terminated_message_never_comes_again(nats: Nats):
     await nats.publish("s.a")
-    consumer = await nats.consume(ack_wait=0.5)
+    consumer = await nats.consume(ack_wait=2.0)
     [delivery] = await receive(consumer, 1)
     await delivery.term("cannot\r\nbe read" + "x" * 10_000)
     await settled(nats)
-    await nothing(consumer, 0.8)
+    await nothing(consumer, 2.5)
 
 
 async def test_settling_twice_does_nothing(nats: Nats):
@@ -210,8 +227,8 @@ async def test_stop_hands_back_at_once_what_was_not_received(nats: Nats, nats_ur
         await first.stop()
         assert list(await first.receive()) == []
         second = await other.consume(max_outstanding=40)
-        found = await take(second, 50, 10)
-        assert time.monotonic() - started < 10  # and not after ack_wait
+        found = await take(second, 50)
+        assert time.monotonic() - started < 25  # and not after ack_wait
         assert sorted(d.sequence for d in found) == list(range(1, 51))
 
 
@@ -224,17 +241,17 @@ async def test_stop_in_the_middle_of_the_stream_of_messages_leaves_nothing_behin
     async with connected(nats_url) as other:
         started = time.monotonic()
         for turn in range(12):
-            consumer = await other.consume(max_outstanding=32)
+            consumer = await other.consume(max_outstanding=32, ack_wait=90.0)
             for _ in range(turn % 4):
                 await asyncio.sleep(0.001)
             for delivery in await consumer.receive():
                 found.append(delivery.sequence)
                 await delivery.ack()
             await consumer.close()
-        last = await other.consume(max_outstanding=100)
+        last = await other.consume(max_outstanding=100, ack_wait=90.0)
         while len(set(found)) < 600:
-            found += [delivery.sequence for delivery in await take(last, 1, 10)]
-        assert time.monotonic() - started < 20
+            found += [delivery.sequence for delivery in await take(last, 1)]
+        assert time.monotonic() - started < 80  # and not after ack_wait
     assert sorted(found) == list(range(1, 601))
 
 
@@ -252,7 +269,7 @@ async def test_what_is_in_hand_may_be_settled_after_stop_and_close_hands_back_th
     assert [delivery.settled for delivery in held] == [True] * 4
     await held[2].ack()  # too late
     async with connected(nats_url) as other:
-        found = await take(await other.consume(), 2, 5)
+        found = await take(await other.consume(), 2)
         assert sorted((d.sequence, d.attempt) for d in found) == [(3, 2), (4, 2)]
 
 
@@ -269,10 +286,10 @@ async def test_cancelling_receive_at_any_moment_loses_nothing(nats: Nats):
     consumer = await nats.consume(max_outstanding=8)
     publisher = asyncio.create_task(nats.publish_many(150))
     found: list[int] = []
-    turns = 0
+    turns, end = 0, time.monotonic() + 100
     while len(found) < 150:
         turns += 1
-        assert turns < 20_000
+        assert time.monotonic() < end
         waiting = asyncio.create_task(consumer.receive())
         for _ in range(turns % 7):
             await asyncio.sleep(0)
@@ -315,11 +332,9 @@ async def test_opening_that_is_cancelled_leaves_no_task_and_no_request(nats: Nat
         opening.cancel()
         with suppress(asyncio.CancelledError):
             await (await opening).close()
-        for _ in range(100):
-            if len(asyncio.all_tasks()) <= tasks:
-                break
-            await asyncio.sleep(0.02)
-        assert len(asyncio.all_tasks()) <= tasks
+        async with asyncio.timeout(60):
+            while len(asyncio.all_tasks()) > tasks:
+                await asyncio.sleep(0.02)
 
 
 async def test_a_deleted_consumer_is_made_anew_and_misses_nothing(nats: Nats):
@@ -331,7 +346,7 @@ async def test_a_deleted_consumer_is_made_anew_and_misses_nothing(nats: Nats):
     await nats.publish_many(5, start=5)
     found: set[int] = set()
     while not found >= {6, 7, 8, 9, 10}:
-        found |= {delivery.sequence for delivery in await take(consumer, 1, 15)}
+        found |= {delivery.sequence for delivery in await take(consumer, 1)}
     assert consumer.pull.renewals >= 1
 
 
@@ -340,7 +355,7 @@ async def test_a_deleted_consumer_of_what_is_new_misses_nothing_either(nats: Nat
     consumer = await nats.consume(deliver="new")
     await nats.api.request("CONSUMER.DELETE.S.d")
     await nats.publish_many(3, start=3)
-    found = await take(consumer, 3, 15)
+    found = await take(consumer, 3)
     assert [delivery.sequence for delivery in found] == [4, 5, 6]
     # And it still is the consumer that was declared.
     again = await nats.consume(deliver="new")
@@ -361,7 +376,78 @@ async def test_a_deleted_consumer_of_a_work_queue_is_made_anew(nats: Nats):
     await until(removed)
     await nats.api.request("CONSUMER.DELETE.Q.d")
     await nats.publish("q.b")
-    assert [d.subject for d in await take(consumer, 1, 15)] == ["q.b"]
+    assert [d.subject for d in await take(consumer, 1)] == ["q.b"]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_consumer_made_anew_for_requests_of_another_kind_ends_it_loudly(
+    nats: Nats, nats_url: str, ordered: bool
+):
+    """As an older release may do: the server refuses each request, and nothing would come."""
+    async with FaultProxy(nats_url) as proxy, connected(proxy.url(nats_url)) as away:
+        consumer = await away.consume(ordered=ordered)
+        proxy.refuse()
+        proxy.cut()
+        await nats.api.request("CONSUMER.DELETE.S.d")
+        await ensure(nats.api, spec(ordered=not ordered))
+        await nats.publish("s.a")
+        proxy.heal()
+        with pytest.raises(DeclarationConflict, match="ordered: "):
+            async with asyncio.timeout(60):
+                await consumer.receive()
+
+
+async def test_a_stream_not_found_for_a_moment_is_not_taken_for_deleted(nats: Nats, monkeypatch):
+    """A leader just elected may not know of it yet."""
+    consumer = await nats.consume()
+    asked, answers = nats.api.request, 0
+
+    async def forgetful(operation, *args, **kwargs):
+        nonlocal answers
+        if operation == "CONSUMER.INFO.S.d":
+            answers += 1
+            if answers <= 2:
+                raise MissingStream("the stream does not exist")
+        return await asked(operation, *args, **kwargs)
+
+    monkeypatch.setattr(nats.api, "request", forgetful)
+    consumer.pull.doubt()
+
+    async def found() -> bool:
+        return answers == 3
+
+    await until(found)
+    await nats.publish("s.a")
+    assert len(await take(consumer, 1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("denied", "says"),
+    [
+        ("$JS.API.CONSUMER.INFO.>", "CONSUMER.INFO.S.Durable"),
+        ("$JS.API.CONSUMER.MSG.NEXT.>", "CONSUMER.MSG.NEXT.S.Durable"),
+        ("$JS.ACK.>", "JS.ACK.S.Durable.>"),
+    ],
+)
+async def test_what_permissions_forbid_is_said_in_place_of_consuming_nothing(denied, says):
+    """Or the same again and again, where it is acknowledgements that are forbidden."""
+    permissions = f'{{publish: {{deny: ["{denied}"]}}}}'
+    users = f"authorization: {{users: [{{user: u, password: p, permissions: {permissions}}}]}}"
+    async with (
+        NatsServer(config=users) as server,
+        connected(f"nats://u:p@{server.host}:{server.port}") as nats,
+    ):
+        await nats.stream()
+        await nats.publish("s.a")
+
+        async def consume() -> None:
+            consumer = await nats.consume("Durable", max_outstanding=1)
+            while batch := await consumer.receive():
+                for delivery in batch:
+                    await delivery.ack()
+
+        with pytest.raises(NatsPermissionError, match=f"forbid .*{says}"):
+            await asyncio.wait_for(consume(), 60)
 
 
 async def test_what_is_settled_late_does_not_touch_messages_of_a_stream_made_anew(nats: Nats):
@@ -372,7 +458,7 @@ async def test_what_is_settled_late_does_not_touch_messages_of_a_stream_made_ane
     await nats.stream()
     await nats.publish_many(2)
     try:
-        again = await receive(consumer, 2, 15)
+        again = await receive(consumer, 2)
     except ConsumerLost:
         pytest.skip("the deletion was noticed before the stream was there again")
     for delivery in held:
@@ -401,7 +487,7 @@ async def test_a_stream_that_is_gone_ends_the_consumer_with_what_it_still_had(na
     await nats.api.request("STREAM.DELETE.S")
     assert len(await consumer.receive()) == 2
     with pytest.raises(ConsumerLost, match="S was deleted") as raised:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await consumer.receive()
     assert not raised.value.retryable
     with pytest.raises(ConsumerLost):
@@ -415,7 +501,7 @@ async def test_a_stream_made_anew_is_read_from_its_beginning(nats: Nats):
     await nats.stream()  # before the consumer could find out, or it ends
     await nats.publish_many(2)
     try:
-        found = await take(consumer, 2, 15)
+        found = await take(consumer, 2)
     except ConsumerLost:
         pytest.skip("the deletion was noticed before the stream was there again")
     assert [delivery.sequence for delivery in found] == [1, 2]
@@ -457,7 +543,7 @@ async def test_a_blocked_loop_is_not_taken_for_a_silent_server(nats: Nats):
 
 
 async def receive_some(consumer):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await consumer.receive()
 
 
@@ -466,4 +552,4 @@ async def test_an_idle_consumer_costs_next_to_nothing(nats: Nats):
     await asyncio.sleep(0.2)
     used = time.process_time()
     await asyncio.sleep(3)
-    assert time.process_time() - used < 0.3
+    assert time.process_time() - used < 1

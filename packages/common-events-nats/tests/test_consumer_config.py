@@ -8,7 +8,7 @@ from common.events.nats._consumer_config import MAX_ACK_PENDING, compare, ensure
 
 sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
 
-from nats_consuming import Nats, connected, spec
+from nats_consuming import Nats, connected, receive, spec
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def test_what_differs_and_can_be_changed_is_changed_and_the_rest_left_alon
     assert all(change.kind == "update" for change in changes)
     info = await ensure(nats.api, spec(subjects=("s.a", "s.b")))
     config = info["config"]
-    assert sorted(config["filter_subjects"]) == ["s.a", "s.b"]
+    assert sorted(config["filter_subjects"]) == ["s.a", "s.b", "s.old"]
     assert config["ack_wait"] == 30_000_000_000
     assert not config.get("backoff")
     assert config["description"] == "the operator's note"
@@ -97,6 +97,7 @@ async def test_what_differs_and_can_be_changed_is_changed_and_the_rest_left_alon
             {"ordered": False},
             "ordered",
         ),
+        ({"priority_policy": "overflow", "priority_groups": ["x"]}, {}, "ordered"),
     ],
 )
 async def test_what_cannot_be_changed_is_said_with_both_values(nats, existing, settings, field):
@@ -107,6 +108,63 @@ async def test_what_cannot_be_changed_is_said_with_both_values(nats, existing, s
     assert "Delete it, or give the subscription another durable name" in raised.value.message
     for name, value in existing.items():
         assert (await nats.info())["config"][name] == value
+
+
+async def test_a_server_that_does_not_know_how_to_keep_order_is_not_used_for_it(
+    nats: Nats, monkeypatch
+):
+    """Servers before 2.11 leave out settings which they do not know."""
+    asked = nats.api.request
+
+    async def older(operation, payload=None, **options):
+        answer = await asked(operation, payload, **options)
+        for name in ("priority_policy", "priority_groups", "priority_timeout"):
+            answer.get("config", {}).pop(name, None)
+        return answer
+
+    monkeypatch.setattr(nats.api, "request", older)
+    with pytest.raises(DeclarationConflict, match=r"nats-server 2\.11"):
+        await nats.consume(ordered=True)
+
+
+async def test_what_is_changed_is_said_with_both_values(nats: Nats, caplog):
+    await ensure(nats.api, spec(subjects=("s.a",), ack_wait=20))
+    await ensure(nats.api, spec(subjects=("s.b",)))
+    [record] = [each for each in caplog.records if each.name.endswith("_consumer_config")]
+    assert "S/d is changed" in record.message
+    assert "ack_wait: 20000000000, wanted 30000000000" in record.message
+    assert "filter_subjects: ['s.a'], wanted ['s.a', 's.b']" in record.message
+
+
+@pytest.mark.parametrize(
+    ("found", "subjects", "then"),
+    [
+        (["s.a", "s.b"], ("s.a",), ["s.a", "s.b"]),
+        (["s.a"], ("s.b", "s.c"), ["s.a", "s.b", "s.c"]),
+        (["s.a", "s.b.c"], ("s.b.>",), ["s.a", "s.b.>"]),
+        (["s.*"], ("s.a", "s.b.c"), ["s.*", "s.b.c"]),
+        (["s.*"], ("s.>",), ["s.>"]),
+        (["s.>"], ("s.*", "s.a.>"), ["s.>"]),
+        ([], ("s.a",), []),
+    ],
+)
+async def test_no_release_takes_subjects_from_another(nats: Nats, found, subjects, then):
+    await create(nats, filter_subjects=found)
+    info = await ensure(nats.api, spec(subjects=subjects))
+    assert sorted(info["config"].get("filter_subjects") or []) == then
+    assert not compare(spec(subjects=subjects), info["config"])
+
+
+async def test_an_older_release_that_starts_again_makes_the_newer_miss_nothing(nats: Nats):
+    newer = await nats.consume(subjects=("s.a", "s.b"))
+    await newer.stop()
+    older = await nats.consume(subjects=("s.a",))
+    await nats.publish("s.b")
+    [unknown] = await receive(older, 1)  # whose bus makes it a dead letter
+    await unknown.nak()
+    await older.stop()
+    newer = await nats.consume(subjects=("s.a", "s.b"))
+    assert [each.subject for each in await receive(newer, 1)] == ["s.b"]
 
 
 async def test_what_the_server_refuses_is_a_conflict_in_its_words(nats: Nats):

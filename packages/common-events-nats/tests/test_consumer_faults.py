@@ -13,9 +13,7 @@ from common.testing import FaultProxy, NatsCluster, NatsServer
 
 sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
 
-from nats_consuming import Nats, connected, eventually, receive, settled, take, until
-
-pytestmark = pytest.mark.chaos
+from nats_consuming import connected, eventually, leader_of, receive, settled, take, until
 
 
 @pytest.fixture
@@ -40,7 +38,7 @@ class Worker:
                 await asyncio.sleep(self.pause)
                 await delivery.ack()
 
-    async def saw(self, count: int, seconds: float = 30.0) -> None:
+    async def saw(self, count: int, seconds: float = 60.0) -> None:
         async def enough() -> bool:
             assert not self.task.done(), self.task.result()
             return len(self.seen) >= count
@@ -79,16 +77,17 @@ async def test_while_the_server_is_away_next_to_no_cpu_is_used(server: NatsServe
         await asyncio.sleep(0.5)
         used, woken = time.process_time(), nats.consumers[0].pull.renewals
         await asyncio.sleep(3)
-        assert time.process_time() - used < 0.6  # most of it reconnecting
+        assert time.process_time() - used < 1.2  # most of it reconnecting
         assert nats.consumers[0].pull.renewals - woken <= 1
         await server.restart()
-        await nats.connection.wait_connected(10)
+        await nats.connection.wait_connected(60)
         await eventually(nats.info)
         await nats.publish_many(5, start=5)
         await worker.saw(10)
         await worker.end()
 
 
+@pytest.mark.chaos
 async def test_a_paused_server_is_waited_for(server: NatsServer):
     async with connected(server.url) as nats:
         await nats.stream()
@@ -105,6 +104,7 @@ async def test_a_paused_server_is_waited_for(server: NatsServer):
         await worker.end()
 
 
+@pytest.mark.chaos
 async def test_while_jetstream_is_paused_no_loop_is_busy(server: NatsServer):
     async with connected(server.url) as nats:
         await nats.stream()
@@ -112,13 +112,13 @@ async def test_while_jetstream_is_paused_no_loop_is_busy(server: NatsServer):
         server.pause()
         used = time.process_time()
         await asyncio.sleep(6)
-        assert time.process_time() - used < 0.6
+        assert time.process_time() - used < 2
         assert consumer.pull.renewals <= 2
         server.resume()
-        await nats.connection.wait_connected(15)
+        await nats.connection.wait_connected(60)
         await eventually(nats.info)
         await nats.publish("s.a")
-        await take(consumer, 1, 20)
+        await take(consumer, 1)
 
 
 async def test_cut_connections_lose_nothing_and_keep_acknowledgements(server: NatsServer):
@@ -133,8 +133,9 @@ async def test_cut_connections_lose_nothing_and_keep_acknowledgements(server: Na
             await worker.saw(400, 60)
             await settled(publisher)
             assert sorted(worker.seen) == list(range(1, 401))
-            # Twice come at most those on their way when a connection was cut.
-            assert sum(worker.seen.values()) <= 400 + 4 * 8
+            # Twice come those on their way when a connection was cut, and on a busy machine some
+            # that waited for too long: not those which were acknowledged.
+            assert sum(worker.seen.values()) <= 400 + 4 * 8 + 40
             await worker.end()
 
 
@@ -165,6 +166,7 @@ async def test_what_was_settled_without_a_connection_is_sent_once_there_is_one(
             await settled(publisher)
 
 
+@pytest.mark.chaos
 async def test_a_network_that_swallows_everything_is_noticed(server: NatsServer):
     async with FaultProxy(server.url) as proxy, connected(server.url) as publisher:
         await publisher.stream()
@@ -176,7 +178,7 @@ async def test_a_network_that_swallows_everything_is_noticed(server: NatsServer)
             await asyncio.sleep(3)
             await publisher.publish("s.b")
             proxy.heal()
-            assert (await take(consumer, 1, 30))[0].sequence == 2
+            assert (await take(consumer, 1))[0].sequence == 2
 
 
 async def test_stop_does_not_hang_without_a_server(server: NatsServer):
@@ -186,7 +188,7 @@ async def test_stop_does_not_hang_without_a_server(server: NatsServer):
         consumer = await nats.consume(max_deliver=3)
         held = await receive(consumer, 5)
         server.kill()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await held[0].ack()
             await held[1].nak(1)
             await consumer.stop()
@@ -205,7 +207,7 @@ async def test_a_stream_deleted_while_the_server_was_away_ends_the_consumer(serv
             await operator.api.request("STREAM.DELETE.S")
             proxy.heal()
             with pytest.raises(ConsumerLost):
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     await consumer.receive()
 
 
@@ -216,13 +218,14 @@ async def test_a_closed_connection_ends_its_consumers(server: NatsServer):
         waiting = asyncio.create_task(consumer.receive())
         await asyncio.sleep(0.05)
         await nats.connection.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with pytest.raises(TransportClosed):
                 await waiting
             await consumer.close()
             assert list(await consumer.receive()) == []
 
 
+@pytest.mark.chaos
 async def test_a_consumer_deleted_again_and_again_is_not_made_in_a_busy_loop(server: NatsServer):
     async with connected(server.url) as nats, connected(server.url) as operator:
         await operator.stream()
@@ -238,9 +241,10 @@ async def test_a_consumer_deleted_again_and_again_is_not_made_in_a_busy_loop(ser
             await asyncio.sleep(0.005)
         assert consumer.pull.renewals < 40
         await operator.publish("s.a")
-        await take(consumer, 1, 20)
+        await take(consumer, 1)
 
 
+@pytest.mark.chaos
 async def test_a_cluster_that_loses_the_consumers_leader_goes_on():
     async with NatsCluster(3, sync_interval="always") as cluster, connected(cluster.urls) as nats:
         await nats.stream(num_replicas=3)
@@ -251,10 +255,11 @@ async def test_a_cluster_that_loses_the_consumers_leader_goes_on():
         victim.kill()
         await worker.saw(200, 60)
         assert sorted(worker.seen) == list(range(1, 201))
-        await settled(nats, seconds=30)
+        await settled(nats)
         await worker.end()
 
 
+@pytest.mark.chaos
 async def test_a_leader_that_steps_down_is_no_fault():
     async with NatsCluster(3) as cluster, connected(cluster.urls) as nats:
         await nats.stream(num_replicas=3)
@@ -264,7 +269,7 @@ async def test_a_leader_that_steps_down_is_no_fault():
             await worker.saw(seen)
             with suppress(NatsTimeout):  # the leader that goes may take its answer along
                 await nats.api.request("CONSUMER.LEADER.STEPDOWN.S.d")
-        await worker.saw(200, 40)
+        await worker.saw(200)
         assert sorted(worker.seen) == list(range(1, 201))
         await worker.end()
 
@@ -273,27 +278,19 @@ async def test_stopping_in_a_cluster_hands_back_without_waiting_for_ack_wait():
     async with NatsCluster(3) as cluster, connected(cluster.urls) as nats:
         await nats.stream(num_replicas=3)
         await nats.publish_many(300)
-        await (await nats.consume()).close()
+        await (await nats.consume(ack_wait=90.0)).close()
         leader = await leader_of(nats, cluster)
         others = [server.url for server in cluster.servers if server is not leader]
         found: list[int] = []
         started = time.monotonic()
         for turn in range(20):
             async with connected(others[turn % 2]) as visitor:
-                consumer = await visitor.consume(max_outstanding=64)
+                consumer = await visitor.consume(max_outstanding=64, ack_wait=90.0)
                 for delivery in (await consumer.receive())[:12]:
                     found.append(delivery.sequence)
                     await delivery.ack()
-        last = await nats.consume(max_outstanding=100)
+        last = await nats.consume(max_outstanding=100, ack_wait=90.0)
         while len(set(found)) < 300:
-            found += [delivery.sequence for delivery in await take(last, 1, 20)]
-        assert time.monotonic() - started < 25
+            found += [delivery.sequence for delivery in await take(last, 1)]
+        assert time.monotonic() - started < 80
         assert sorted(set(found)) == list(range(1, 301))
-
-
-async def leader_of(nats: Nats, cluster: NatsCluster, durable: str = "d") -> NatsServer:
-    name = (await nats.info(durable))["cluster"]["leader"]
-    for server in cluster.servers:
-        if (await server.monitor("/varz"))["server_name"] == name:
-            return server
-    raise AssertionError(name)

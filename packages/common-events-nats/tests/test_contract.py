@@ -13,5 +13,5 @@ def running():
 
 
 class TestNats(OnNats, TransportContract):
-    ack_wait = 1.0
+    ack_wait = 2.0  # longer than a busy machine pauses
     duplicate_window = 11.0

@@ -18,6 +18,7 @@ def running():
 class OnCluster(OnNats):
     replicas = 3
     ack_wait = 2.0
+    patience = 60.0  # elections take up to ten seconds, longer on a busy machine
     duplicate_window = 11.0
 
 

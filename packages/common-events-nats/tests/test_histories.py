@@ -13,6 +13,7 @@ SHORT = [(1, 1, True), (2, 1, False), (3, 3, True)]
 LONG = [(seed, 3 if seed % 3 == 0 else 1, seed % 4 != 0) for seed in range(100, 124)]
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(("seed", "nodes", "per_key"), SHORT)
 async def test_a_short_history_keeps_the_promises(tmp_path, capsys, seed, nodes, per_key):
     history = Play(seed, tmp_path, nodes=nodes, per_key=per_key, accounts=4)

@@ -134,6 +134,43 @@ async def test_a_damaged_object_is_noticed(nats, store):
         await store.get("x")
 
 
+async def test_an_object_replaced_while_it_is_read_is_read_whole(store):
+    written = [bytes([n]) * (4 * CHUNK_BYTES) for n in range(30)]
+    await store.put("x", written[0])
+
+    async def write() -> None:
+        for data in written[1:]:
+            await store.put("x", data)
+
+    writing = asyncio.create_task(write())
+    while not writing.done():
+        assert await store.get("x") in written
+    await writing
+    assert await store.get("x") == written[-1]
+
+
+async def test_an_object_deleted_while_it_is_read_is_not_found(store, monkeypatch):
+    await store.put("x", os.urandom(4 * CHUNK_BYTES))
+    parts = store._parts
+
+    async def deleting(found):
+        await store.delete("x")
+        async for part in parts(found):
+            yield part
+
+    monkeypatch.setattr(store, "_parts", deleting)
+    with pytest.raises(ObjectNotFound):
+        await store.get("x")
+
+
+async def test_parts_that_a_crash_has_left_do_not_harm(store, nats):
+    """Written only in part: without a description there is no object."""
+    await nats.publish("$O.calls.C.left", os.urandom(CHUNK_BYTES))
+    assert await store.info("x") is None
+    await store.put("x", b"whole")
+    assert await store.get("x") == b"whole"
+
+
 async def test_an_object_larger_than_wanted_is_not_taken(store):
     await store.put("x", bytes(1_000))
     with pytest.raises(ObjectTooLarge) as raised:

@@ -11,12 +11,19 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
 
-from nats_consuming import Nats, connected, nothing, receive, settled, take, until
+from nats_consuming import (
+    Nats,
+    connected,
+    leader_of,
+    nothing,
+    receive,
+    settled,
+    take,
+    until,
+)
 
 from common.events.nats._delivery import NatsDelivery
-from common.testing import FaultProxy
-
-pytestmark = pytest.mark.chaos
+from common.testing import FaultProxy, NatsCluster
 
 ORDERED: dict[str, Any] = {"ordered": True, "ack_wait": 3.0, "max_outstanding": 8}
 
@@ -59,7 +66,7 @@ async def worker(url: str, acks: int):
 
 
 async def lines(process, count: int) -> list[int]:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         return [int((await process.stdout.readline()).split()[0]) for _ in range(count)]
 
 
@@ -83,12 +90,13 @@ async def test_one_of_two_gets_all_in_order(nats: Nats, other: Nats):
     await asyncio.gather(*workers)
 
 
+@pytest.mark.chaos
 async def test_the_pin_is_kept_while_there_is_no_room_to_ask_for_more(nats: Nats, other: Nats):
-    first = await nats.consume(**ORDERED)
+    first = await nats.consume(**ordered(ack_wait=9.0))
     await nats.publish_many(20)
     held = await receive(first, 8)
-    second = await other.consume(**ORDERED)
-    end = time.monotonic() + 5  # several times the pin's time to live
+    second = await other.consume(**ordered(ack_wait=9.0))
+    end = time.monotonic() + 8  # several times the pin's time to live
     while time.monotonic() < end:
         for delivery in held:
             await delivery.in_progress()
@@ -99,12 +107,13 @@ async def test_the_pin_is_kept_while_there_is_no_room_to_ask_for_more(nats: Nats
     await settled(nats)
 
 
+@pytest.mark.chaos
 async def test_the_pin_is_kept_while_there_is_nothing_to_do(nats: Nats, other: Nats):
-    first = await nats.consume(**ORDERED)
+    first = await nats.consume(**ordered(ack_wait=9.0))
     await nats.publish("s.a")
     await take(first, 1)
-    second = await other.consume(**ORDERED)
-    await nothing(second, 4)
+    second = await other.consume(**ordered(ack_wait=9.0))
+    await nothing(second, 8)  # several times the pin's time to live
     await nats.publish("s.b")
     assert [d.sequence for d in await take(first, 1)] == [2]
     await nothing(second, 0.3)
@@ -161,14 +170,14 @@ async def test_another_takes_over_from_a_process_that_is_killed_or_stopped(
         second = await nats.consume(**ORDERED)
         await nothing(second, 0.5)
         process.send_signal(signum)
-        found = await take(second, 25, 30)
+        found = await take(second, 25)
         assert [delivery.sequence for delivery in found] == list(range(6, 31))
-        assert {d.attempt for d in found[:8]} == {2}
+        assert min(d.attempt for d in found[:8]) == 2
         await settled(nats)
         if signum == signal.SIGSTOP:
             process.send_signal(signal.SIGCONT)
             await nats.publish_many(10, start=30)
-            found = await take(second, 10, 30)  # it does not come back as a second reader
+            found = await take(second, 10)  # it does not come back as a second reader
             assert [delivery.sequence for delivery in found] == list(range(31, 41))
             # What it lost while it slept, a fresh start gives it: it takes over in its turn.
             await second.close()
@@ -189,7 +198,7 @@ async def test_a_predecessor_with_more_room_does_not_lock_out_its_successor(
     for delivery in reversed(held):
         await delivery.nak()
     found: list[int] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found) < 40:
             for delivery in await second.receive():
                 found.append(delivery.sequence)
@@ -197,6 +206,7 @@ async def test_a_predecessor_with_more_room_does_not_lock_out_its_successor(
     assert found == list(range(1, 41))
 
 
+@pytest.mark.chaos
 async def test_order_is_kept_while_processes_come_and_go(nats: Nats, nats_url):
     """No message is handled before one which precedes it was settled or handled."""
     publisher = asyncio.create_task(nats.publish_many(300))
@@ -227,11 +237,12 @@ async def keep(delivery) -> None:
         await asyncio.sleep(0.2)
 
 
+@pytest.mark.chaos
 async def test_nothing_overtakes_what_was_lost_on_its_way_to_the_pinned_process(
     nats: Nats, nats_url: str
 ):
     async with FaultProxy(nats_url) as proxy, connected(proxy.url(nats_url)) as victim:
-        consumer = await victim.consume(**ordered(max_outstanding=20))
+        consumer = await victim.consume(**ordered(max_outstanding=20, ack_wait=6.0))
         await nats.publish_many(2)
         [done, in_hand] = await receive(consumer, 2)
         await done.ack()
@@ -246,7 +257,7 @@ async def test_nothing_overtakes_what_was_lost_on_its_way_to_the_pinned_process(
         proxy.heal()  # resets the connection, which lost what was on its way
         await nats.publish_many(10, start=10)
         order: dict[int, None] = {}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(order) < 18:
                 for delivery in await consumer.receive():
                     order[delivery.sequence] = None
@@ -257,6 +268,7 @@ async def test_nothing_overtakes_what_was_lost_on_its_way_to_the_pinned_process(
         await settled(nats)
 
 
+@pytest.mark.chaos
 async def test_what_another_settles_late_is_not_taken_for_what_it_still_has(
     nats: Nats, nats_url: str
 ):
@@ -266,7 +278,7 @@ async def test_what_another_settles_late_is_not_taken_for_what_it_still_has(
         connected(nats_url) as other,
         connected(proxy.url(nats_url)) as victim,
     ):
-        crashed = await victim.consume(**ordered())
+        crashed = await victim.consume(**ordered(ack_wait=6.0))
         await nats.publish_many(4)
         held = await receive(crashed, 4)
         proxy.refuse()
@@ -280,7 +292,7 @@ async def test_what_another_settles_late_is_not_taken_for_what_it_still_has(
                 await asyncio.sleep(0.2)
 
         keeping = asyncio.create_task(keep_last())
-        consumer = await other.consume(**ordered())
+        consumer = await other.consume(**ordered(ack_wait=6.0))
         await nats.publish_many(4, start=4)
 
         async def came_again() -> bool:
@@ -292,7 +304,7 @@ async def test_what_another_settles_late_is_not_taken_for_what_it_still_has(
         nats.connection.publish(first, b"+ACK")
         await nothing(consumer, 2.5)
         keeping.cancel()
-        got = await take(consumer, 7, 20)
+        got = await take(consumer, 7)
         assert [delivery.sequence for delivery in got] == list(range(2, 9))
         await settled(nats)
 
@@ -316,3 +328,36 @@ async def test_what_is_held_for_too_long_keeps_its_place(nats: Nats, nats_url: s
         pin._open(consumer.pull)
         assert [each.sequence for each in await receive(consumer, 3)] == [2, 3, 4]
         await in_hand.ack()
+
+
+@pytest.mark.chaos
+async def test_order_is_kept_when_the_leader_of_the_consumer_dies():
+    async with (
+        NatsCluster(3, sync_interval="always") as cluster,
+        connected(cluster.urls) as nats,
+        connected(cluster.urls) as other,
+    ):
+        await nats.stream(num_replicas=3)
+        await nats.publish_many(200)
+        consumers = [await each.consume(**ordered(ack_wait=4.0)) for each in (nats, other)]
+        handled: list[int] = []
+
+        async def work(consumer) -> None:
+            while batch := await consumer.receive():
+                for delivery in batch:
+                    await asyncio.sleep(0.002)
+                    handled.append(delivery.sequence)
+                    await delivery.ack()
+
+        workers = [asyncio.create_task(work(consumer)) for consumer in consumers]
+        async with asyncio.timeout(100):
+            for count in (40, 200):
+                while len(set(handled)) < count:
+                    await asyncio.sleep(0.01)
+                if count == 40:
+                    (await leader_of(nats, cluster)).kill()
+        # Some come again, their acknowledgement was lost: but none comes before those before it.
+        assert list(dict.fromkeys(handled)) == list(range(1, 201))
+        for consumer in consumers:
+            await consumer.stop()
+        await asyncio.gather(*workers)

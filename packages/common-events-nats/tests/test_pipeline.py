@@ -19,7 +19,7 @@ from common.events.nats._errors import JetStreamDisabled
 from common.events.nats._headers import VERSION
 from common.events.nats._in_flight import judge
 from common.events.nats._transport import NatsTransport
-from common.testing import NatsServer
+from common.testing import FaultProxy, NatsServer
 
 
 async def stored(transport: NatsTransport, stream: str = "CALL") -> list[str]:
@@ -134,6 +134,36 @@ async def test_larger_than_the_server_takes(transport, make):
     await transport.publish(make(data=bytes(limit - headers - 1)))
 
 
+async def test_larger_than_the_server_takes_by_now_harms_no_other_message(make):
+    """Sent again, it would end each connection, and with it what else is on its way."""
+    async with NatsServer() as server, FaultProxy(server.url) as proxy:
+        config = settings(proxy.url(server.url), reconnect_max_seconds=0.2)
+        async with NatsTransport(config) as transport:
+            await transport.declare([StreamSpec(name="CALL", subjects=("evt.>",))], mode="create")
+            proxy.refuse()
+            proxy.cut()
+            async with asyncio.timeout(60):
+                while transport.connection.connected:
+                    await asyncio.sleep(0.01)
+            large = asyncio.create_task(transport.publish(make(data=bytes(600_000))))
+            small = [asyncio.create_task(transport.publish(make())) for _ in range(5)]
+            await asyncio.sleep(0)
+            configuration = server.directory / "nats.conf"
+            configuration.write_text(f"{configuration.read_text()}\nmax_payload: 100KB\n")
+            server.send_signal(1)  # SIGHUP: reloads
+            async with asyncio.timeout(60):
+                while (await server.monitor("/varz"))["max_payload"] > 200_000:
+                    await asyncio.sleep(0.05)
+            proxy.heal()
+            assert all(isinstance(each, Receipt) for each in await asyncio.gather(*small))
+            with pytest.raises(MessageTooLarge) as caught:
+                await large
+            assert caught.value.size is not None
+            assert caught.value.size > 600_000
+            assert transport.connection.reconnects == 1
+            assert free(transport) == config.max_in_flight
+
+
 async def test_larger_than_the_stream_takes(transport, make):
     await transport.api.request(
         "STREAM.CREATE.SMALL", {"name": "SMALL", "subjects": ["small.>"], "max_msg_size": 100}
@@ -183,6 +213,8 @@ async def test_the_stream_is_named_until_it_has_stored_one(transport, make):
         {"subject": "evt..call"},
         {"subject": "evt.call x"},
         {"subject": "evt.call\r\nPUB evil 0\r\n\r\n"},
+        {"subject": "evt.\ud800"},
+        {"id": "\ud800"},
         {"id": ""},
         {"id": " x"},
         {"id": "x\r\nNats-Rollup: all"},
@@ -208,6 +240,25 @@ async def test_a_subject_that_permissions_forbid(make):
             with pytest.raises(PublishRejected, match="permissions forbid"):
                 await transport.publish(make(subject="evt.Other", stream="E"), timeout=60)
             await transport.publish(make(subject="evt.a", stream="E"))
+
+
+async def test_who_may_not_ask_for_streams_publishes_again_while_there_is_no_leader(make):
+    denied = '{publish: {deny: ["$JS.API.STREAM.NAMES"]}}'
+    user = f"authorization: {{users: [{{user: u, password: p, permissions: {denied}}}]}}"
+    async with (
+        NatsServer(config=user) as server,
+        NatsTransport(settings(f"nats://u:p@{server.host}:{server.port}")) as transport,
+    ):
+        late = asyncio.create_task(transport.publish(make(subject="late.x", stream="LATE")))
+        await asyncio.sleep(0)
+        (entry,) = transport._pipeline._in_flight.values()
+        async with asyncio.timeout(60):
+            while not entry.unanswered or transport._pipeline._asking:
+                await asyncio.sleep(0.01)
+        assert not late.done()
+        late_stream = {"name": "LATE", "subjects": ["late.>"]}
+        await transport.api.request("STREAM.CREATE.LATE", late_stream)
+        assert (await late).stream == "LATE"
 
 
 # Answers
@@ -340,14 +391,17 @@ async def test_closing_gives_every_publish_its_result(make):
 async def test_nothing_is_sent_again_when_its_id_may_be_forgotten(make):
     """A caller may wait longer than the duplicate window was checked for."""
     async with NatsServer() as server:
-        config = settings(server.url, timeout_seconds=0.5, ack_timeout_seconds=0.1)
+        config = settings(server.url, timeout_seconds=2, ack_timeout_seconds=0.2)
         async with NatsTransport(config) as transport:
             server.pause()
-            task = asyncio.create_task(transport.publish(make(), timeout=1.5))
-            await asyncio.sleep(1)
+            task = asyncio.create_task(transport.publish(make(), timeout=5))
+            await asyncio.sleep(0)
             (entry,) = transport._pipeline._in_flight.values()
+            async with asyncio.timeout(60):
+                while time.monotonic() < entry.resend_until:
+                    await asyncio.sleep(0.05)
             sent = entry.attempts
-            assert 1 < sent < 5
+            assert 1 < sent < 6
             with pytest.raises(PublishTimeout, match=f"sent {sent} times"):
                 await task
             server.resume()

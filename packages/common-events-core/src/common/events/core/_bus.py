@@ -10,6 +10,7 @@ from common.domain import streams as default_streams
 from common.events.core._batch import Batcher
 from common.events.core._bus_config import BusConfig
 from common.events.core._codec import Codec
+from common.events.core._declarations import StreamSpec
 from common.events.core._errors import HandlerError
 from common.events.core._handler import (
     EventHandler,
@@ -266,6 +267,22 @@ class EventBus:
     def subscriptions(self) -> tuple[Subscription, ...]:
         """What is subscribed, in the order of declaration."""
         return tuple(self._life.subscriptions.values())
+
+    @property
+    def declarations(self) -> tuple[StreamSpec, ...]:
+        """The streams that `start` declares.
+
+        Those this service publishes to or is subscribed to, that of dead letters where there may
+        be any, and those of the configuration.
+        """
+        return tuple(self._life.declarations().values())
+
+    def check(self) -> list[str]:
+        """Return what would keep the bus from starting, whatever the broker says; asks nobody.
+
+        A test of a service may assert that there is nothing.
+        """
+        return self._life.problems()
 
     def _subscribe(
         self,

@@ -2,7 +2,7 @@
 
 import re
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from random import getrandbits
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic_core import PydanticSerializationError, to_json
 
 from common.context import Context, current
-from common.domain import InvalidMessageError, Message, Registry
+from common.domain import InvalidMessageError, Message, MessageInfo, Registry
 from common.domain import registry as default_registry
 from common.events.core._binary import encode_headers
 from common.events.core._envelope import (
@@ -135,7 +135,7 @@ class Codec:
             span: Whether it makes a span of its own.
         """
         data, headers, key = self._encoded(message, id, time, causation_id, context, span)
-        return Outgoing(message.__message__.subject, data, id, stream, key, headers)
+        return Outgoing(self._plans[type(message)].subject, data, id, stream, key, headers)
 
     # Positional and in one piece: this runs for every message.
     def _encoded(  # noqa: C901, PLR0912, PLR0917
@@ -226,7 +226,7 @@ class Codec:
 class _Plan:
     """What is the same for all messages of a class."""
 
-    __slots__ = ("attributes", "head", "key_of", "name", "to_json")
+    __slots__ = ("attributes", "head", "key_of", "name", "subject", "to_json")
 
     def __init__(self, cls: type[Message], source: str) -> None:
         info = getattr(cls, "__message__", None)
@@ -237,7 +237,8 @@ class _Plan:
             )
         cls.model_rebuild()  # builds what is deferred, or does nothing
         self.name = info.type
-        self.key_of = info.key_of
+        self.subject = info.subject
+        self.key_of = _key_of(info)
         self.to_json = cls.__pydantic_serializer__.to_json
         self.attributes = {
             "specversion": SPEC_VERSION,
@@ -247,6 +248,19 @@ class _Plan:
             "datacontenttype": CONTENT_TYPE,
         }
         self.head = to_json(self.attributes)[:-1]
+
+
+def _key_of(info: MessageInfo) -> Callable[[Message], str | None]:
+    """Return `MessageInfo.key_of`, or what does the same sooner for the usual key of one field."""
+    if len(info.key) != 1 or "." in info.key[0]:
+        return info.key_of
+    (name,) = info.key
+
+    def key_of(message: Message) -> str | None:
+        value: object = getattr(message, name, None)
+        return None if value is None else str(value)
+
+    return key_of
 
 
 def _unchecked(name: str) -> InvalidMessageError:

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
 
 from common.context import Context, bind, current, operation
-from common.events.core._dead_letter import DeadLetter, store_dead_letter
+from common.events.core._dead_letter import REPLAY_CONSUMER, DeadLetter, store_dead_letter
 from common.events.core._decoder import Decoder
 from common.events.core._dispatch import Dispatcher
 from common.events.core._errors import TransportClosed, UndecodableMessage
@@ -106,6 +106,14 @@ class Consuming:
         with bind(Context(service=current().service)):
             pumping = loop.create_task(self._pump(self._consumer))
             self._tasks = [pumping, loop.create_task(extending)]
+        logger.info(
+            "%s: consumes %s from stream %s, at most %d at once%s",
+            self._spec.durable,
+            ", ".join(self._spec.subjects),
+            self._spec.stream,
+            self.subscription.concurrency,
+            ", each key in order" if self.subscription.per_key else "",
+        )
 
     async def stop(self, deadline: float, now: asyncio.Event) -> None:
         """Take no more, let handlers finish, hand back the rest. Raises nothing but cancellation.
@@ -195,6 +203,11 @@ class Consuming:
             known.delivery = delivery
             return
         self._held[index] = item
+        if (replayed := delivery.header(REPLAY_CONSUMER)) and replayed != self._spec.durable:
+            # Before all else: what others gave up must not become a dead letter here, nor wait
+            # for a key it may not even have.
+            self._dispatcher.put(item)
+            return
         if self._used_up(delivery):
             reason = "exhausted" if delivery.exhausted else "attempts"
             self._queue_letter(
@@ -205,7 +218,7 @@ class Consuming:
             )
             return
         try:
-            envelope, event = self._decode(delivery.subject, _Headers(delivery), delivery.data)
+            envelope, event = self._decode(delivery.subject, item.headers, delivery.data)
         except UndecodableMessage as error:
             self._undecodable(item, error)
             return
@@ -249,10 +262,15 @@ class Consuming:
         """Handle, or store as a dead letter; return the pause before the next attempt here."""
         pause: float | None = None
         try:
-            if item.letter is None and item.context is not None:
-                pause = await self._attempt(item, item.context)
+            context = item.context
+            if item.letter is None and context is not None:
+                outcome = await self._attempt(item, context)
+                if outcome is None:
+                    await item.delivery.ack()
+                else:
+                    pause = await self._settle(item, context, outcome)
             elif item.letter is None:
-                await item.delivery.ack()  # of an unknown type, to be ignored
+                await item.delivery.ack()  # it is to be ignored
             if item.letter is not None:
                 pause = await self._give_up(item, item.letter)
         except asyncio.CancelledError:
@@ -266,8 +284,8 @@ class Consuming:
             self._release(item)
         return pause
 
-    async def _attempt(self, item: InHand, context: EventContext) -> float | None:
-        outcome = await self._outcome(item, context)
+    async def _settle(self, item: InHand, context: EventContext, outcome: Outcome) -> float | None:
+        """Do what the handler said; return the pause before the next attempt here."""
         if isinstance(outcome, RetryLater):
             retry = self.subscription.retry
             if item.attempt >= retry.attempts:
@@ -295,7 +313,7 @@ class Consuming:
         await item.delivery.ack()
         return None
 
-    async def _outcome(self, item: InHand, context: EventContext) -> Outcome | None:
+    async def _attempt(self, item: InHand, context: EventContext) -> Outcome | None:
         """Call middleware and handler; their own cancellation is a failure like any other."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - workers are tasks
@@ -317,7 +335,7 @@ class Consuming:
             item.worker = None
             if item.overdue:
                 task.uncancel()
-        if task.cancelling() and isinstance(outcome, RetryLater | Reject):
+        if task.cancelling() and isinstance(outcome, (RetryLater, Reject)):
             # The bus stops. Whatever the handler made of that, it is no fault of the message.
             raise asyncio.CancelledError
         return outcome
@@ -399,15 +417,3 @@ class Consuming:
             await settling
         except Exception:
             logger.exception("%s: the transport failed", self._spec.durable)
-
-
-class _Headers:
-    """Headers, parsed only when somebody looks."""
-
-    __slots__ = ("_delivery",)
-
-    def __init__(self, delivery: Delivery) -> None:
-        self._delivery = delivery
-
-    def __call__(self) -> Mapping[str, str]:
-        return self._delivery.headers

@@ -1,21 +1,24 @@
 """Stores what nobody could handle."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from common.context import new_id, operation
 from common.events.core._declarations import DEAD_LETTER_PREFIX, DEAD_LETTERS
 from common.events.core._errors import MessageTooLarge
 from common.events.core._transport import Delivery, Outgoing, Receipt, Transport
 
+REPLAY_CONSUMER = "Replay-Consumer"
+"""Header of a message that was a dead letter and is published again: the durable name of the
+subscription that is to handle it. All others acknowledge it unread."""
+
 _OWN = "dead-letter-"
 # Instructions to the broker and what it added itself: they would be obeyed a second time.
 _BROKERS = ("nats-", "status", "description")
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
+class DeadLetter(NamedTuple):
     """Why a message is given up.
 
     Args:
@@ -38,7 +41,7 @@ async def store_dead_letter(
 ) -> Receipt:
     """Publish a message to the stream of dead letters; the body is as it came.
 
-    The message id is made of consumer and position, so that storing it again stores nothing.
+    The message id is made of consumer, position and time, so that storing it again stores nothing.
 
     Raises:
         MessageBusError: It is not stored, or nobody knows.
@@ -50,13 +53,14 @@ async def store_dead_letter(
         "messaging.consumer.group.name": letter.consumer,
         "messaging.dead_letter.reason": letter.reason,
     }
-    name = f"{letter.consumer}:{delivery.stream}"
+    # The time, because positions start again when the stream is made anew.
+    place = f"{delivery.sequence}:{delivery.timestamp.isoformat()}"
     own = _headers(delivery, letter)
     with operation("messaging.settle", "dead_letter", attributes):
         message = Outgoing(
             subject=subject,
             data=delivery.data,
-            id=f"{name}:{delivery.sequence}" if delivery.sequence else f"{name}:{new_id()}",
+            id=f"{letter.consumer}:{delivery.stream}:{place if delivery.sequence else new_id()}",
             stream=DEAD_LETTERS,
             headers={**_kept(delivery.headers), **own},
         )

@@ -55,12 +55,17 @@ class StreamSpec:
         return cls(name=stream.name, subjects=stream.subjects)
 
 
+_CHANGEABLE = frozenset({"subjects", "duplicate_window"})
+"""Every broker can change these: what they conflict with is something else, and is told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One difference between the broker and the declarations.
 
     Attributes:
-        kind: ``"create"``: is missing; ``"update"``: can be changed; ``"conflict"``: cannot.
+        kind: ``"create"``: is missing; ``"update"``: can be changed; ``"conflict"``: the setting
+            cannot be changed, or not to this, as of subjects that another stream takes.
         resource: Such as ``"stream CALL"`` or ``"consumer CALL/billing"``.
         field: The setting that differs; none for what is missing.
         current: As the broker has it.
@@ -76,7 +81,8 @@ class Change:
     def __str__(self) -> str:
         if self.field is None:
             return f"+ {self.resource}"
-        sign, note = ("!", " (cannot be changed)") if self.kind == "conflict" else ("~", "")
+        sign = "!" if self.kind == "conflict" else "~"
+        note = " (cannot be changed)" if sign == "!" and self.field not in _CHANGEABLE else ""
         return f"{sign} {self.resource}: {self.field}: {self.current} -> {self.wanted}{note}"
 
 

@@ -1,5 +1,6 @@
 """A message this process holds."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from common.events.core._dead_letter import DeadLetter
@@ -37,3 +38,7 @@ class InHand:
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
         self.attempt = delivery.attempt
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the headers, which are parsed only then."""
+        return self.delivery.headers

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from common.events.core._errors import HandlerError
 
@@ -24,8 +23,7 @@ class Inject:
         self.name = name
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A dependency as a handler asks for it.
 
     Args:
@@ -49,8 +47,7 @@ class Wanted:
 Key: TypeAlias = Any  # a class, or any other annotation; a name
 
 
-@dataclass(slots=True)
-class _Provided:
+class _Provided(NamedTuple):
     value: object
     enter: bool
 

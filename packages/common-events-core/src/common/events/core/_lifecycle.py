@@ -72,6 +72,24 @@ class Lifecycle:
         self._transport = transport
         self._pauses = pauses
 
+    def declarations(self) -> Mapping[str, StreamSpec]:
+        """Return all streams that are declared at start, by name."""
+        return {**self._own_streams(), **self._subscribed_streams()}
+
+    def problems(self) -> list[str]:
+        """Return what would keep it from starting, whatever the broker says."""
+        found: list[str] = []
+        for each in self.subscriptions.values():
+            try:
+                self.dependencies.check(each.handler.name, each.handler.wanted)
+            except HandlerError as error:
+                found.append(error.message)
+            try:
+                Decoder(each.types, registry=self._registry)
+            except HandlerError as error:
+                found.append(f"subscription {each.durable}: {error.message}")
+        return found
+
     async def connect(self) -> None:
         """Connect and declare; idempotent."""
         self._settle_in()
@@ -184,13 +202,16 @@ class Lifecycle:
             return
         self.connected = True
         await self._transport.open()
-        owned = self._streams.services.get(self._service, ())
-        specs = {name: StreamSpec.of(self._streams[name]) for name in owned}
-        await self._declare(specs | {spec.name: spec for spec in self._config.streams})
+        await self._declare(self._own_streams())
 
     async def _declare(self, specs: Mapping[str, StreamSpec]) -> None:
         if specs and self._config.declare != "off":
             await self._transport.declare(list(specs.values()), mode=self._config.declare)
+
+    def _own_streams(self) -> Mapping[str, StreamSpec]:
+        owned = self._streams.services.get(self._service, ())
+        specs = {name: StreamSpec.of(self._streams[name]) for name in owned}
+        return specs | {spec.name: spec for spec in self._config.streams}
 
     def _subscribed_streams(self) -> Mapping[str, StreamSpec]:
         specs: dict[str, StreamSpec] = {}

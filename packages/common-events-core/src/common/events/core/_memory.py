@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import ClassVar
 
 from common.context import remaining
@@ -12,7 +13,7 @@ from common.events.core._errors import DeclarationConflict, PublishTimeout, Tran
 from common.events.core._memory_broker import InMemoryBroker
 from common.events.core._memory_consumer import MemoryConsumer
 from common.events.core._memory_declare import apply, make_plan
-from common.events.core._subjects import matches
+from common.events.core._subjects import matches, merged
 from common.events.core._transport import (
     Capability,
     Consumer,
@@ -129,7 +130,7 @@ class InMemoryTransport(Transport):
                 "or give the subscription another name",
                 differences=differences,
             )
-        durable.spec = spec
+        durable.spec = replace(spec, subjects=merged(durable.spec.subjects, spec.subjects))
         consumer = MemoryConsumer(self.broker, durable, spec, self._consumers.remove)
         self._consumers.append(consumer)
         return consumer

@@ -4,6 +4,8 @@ In a filter ``*`` stands for one word and a last ``>`` for one word or more; see
 https://docs.nats.io/nats-concepts/subjects.
 """
 
+from collections.abc import Iterable
+
 
 def matches(pattern: str, subject: str) -> bool:
     """Whether a subject passes a filter.
@@ -22,6 +24,25 @@ def matches(pattern: str, subject: str) -> bool:
     elif len(words) != len(wanted):
         return False
     return all(want in {"*", word} for want, word in zip(wanted, words, strict=False))
+
+
+def merged(present: Iterable[str], further: Iterable[str]) -> tuple[str, ...]:
+    """Return filters that pass what any of these do, without those that others cover.
+
+    Example:
+        >>> merged(["evt.call.ended", "evt.user.>"], ["evt.call.*", "evt.user.added"])
+        ('evt.user.>', 'evt.call.*')
+    """
+    every = dict.fromkeys([*present, *further])
+    return tuple(one for one in every if not any(_covers(other, one) for other in every))
+
+
+def _covers(pattern: str, other: str) -> bool:
+    return (
+        pattern != other
+        and matches(pattern, other)
+        and (pattern.endswith(">") or not other.endswith(">"))
+    )
 
 
 def overlap(one: str, other: str) -> bool:

@@ -22,7 +22,7 @@ Unknown: TypeAlias = Literal["dead_letter", "ignore", "fail"]
 GIVE_UP_ON: tuple[type[Exception], ...] = (ValidationError,)
 """Failures that no further attempt mends, unless a subscription says otherwise."""
 
-_DURABLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+DURABLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HEADROOM = 10
 """Deliveries beyond the attempts before the broker itself gives up, which is a last resort."""
 
@@ -99,7 +99,7 @@ class Subscription:
     middleware: Sequence[Middleware] = ()
 
     def __post_init__(self) -> None:
-        if not _DURABLE.fullmatch(self.durable):
+        if not DURABLE.fullmatch(self.durable):
             raise self._wrong(
                 f"durable {self.durable!r}: give 1 to 64 letters, digits, _ or -, such as 'billing'"
             )

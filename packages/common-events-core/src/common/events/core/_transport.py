@@ -104,6 +104,18 @@ class Delivery(ABC):
     def headers(self) -> Mapping[str, str]:
         """Headers of the message; parsed when first asked for."""
 
+    def header(self, name: str) -> str | None:
+        """Return one header, as it was published; ``None``: there is none of this name.
+
+        The bus asks for one of each message: a transport whose headers are dear to parse answers
+        without parsing them.
+
+        Args:
+            name: As it was published, upper and lower case included.
+        """
+        headers = self.headers
+        return headers.get(name) if headers else None
+
     @property
     @abstractmethod
     def timestamp(self) -> datetime:
@@ -142,7 +154,9 @@ class ConsumerSpec:
     Args:
         durable: Name of the durable consumer; all processes with this name share its messages.
         stream: Name of the stream.
-        subjects: Subjects to deliver, such as ``("evt.call.completed",)``; ``>`` is allowed.
+        subjects: Subjects to deliver, such as ``("evt.call.completed",)``; ``>`` is allowed. They
+            are added to those the durable has: an older release that starts beside a newer one
+            must not take away what only the newer one knows.
         ack_wait: Seconds after which an unsettled message is delivered again.
         max_outstanding: Most unsettled messages of this process; no more are asked for.
         max_deliver: Most deliveries of one message; ``None``: no limit. A message that reaches it

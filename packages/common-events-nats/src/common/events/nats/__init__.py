@@ -9,13 +9,14 @@ from common.events.nats._errors import (
     JetStreamDisabled,
     JetStreamError,
     NatsAuthenticationError,
+    NatsPermissionError,
     NatsTimeout,
     NoResponders,
 )
 from common.events.nats._transport import NatsTransport
 
 if TYPE_CHECKING:
-    from common.events.nats._key_value import Entry, KeyValue, open_key_value
+    from common.events.nats._key_value import KeyValue, open_key_value
     from common.events.nats._objects import ObjectInfo, ObjectStore, open_object_store
     from common.events.nats._requests import Request, Response, Service, request, serve
     from common.events.nats._store_errors import (
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         ObjectTooLarge,
         RevisionConflict,
     )
+    from common.events.nats._watch import Entry
 
 __all__ = [
     # The transport
@@ -51,6 +53,7 @@ __all__ = [
     "JetStreamError",
     "KeyExists",
     "NatsAuthenticationError",
+    "NatsPermissionError",
     "NatsTimeout",
     "NoResponders",
     "ObjectDamaged",
@@ -61,7 +64,7 @@ __all__ = [
 
 # Loaded when first asked for: a service that only has events does not pay for them.
 _LAZY = {
-    "_key_value": ("Entry", "KeyValue", "open_key_value"),
+    "_key_value": ("KeyValue", "open_key_value"),
     "_objects": ("ObjectInfo", "ObjectStore", "open_object_store"),
     "_requests": ("Request", "Response", "Service", "request", "serve"),
     "_store_errors": (
@@ -72,6 +75,7 @@ _LAZY = {
         "ObjectTooLarge",
         "RevisionConflict",
     ),
+    "_watch": ("Entry",),
 }
 _MODULES = {name: module for module, names in _LAZY.items() for name in names}
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from common.errors import AppError, MessageBusError, is_retryable
 from common.events.core._errors import MissingStream
 from common.events.core._transport import ConsumerSpec, Delivery
-from common.events.nats._api import Api, Json
+from common.events.nats._api import Api, Json, patiently
 from common.events.nats._connection import Connection
 from common.events.nats._consumer_config import ensure
 from common.events.nats._delivery import NatsDelivery
@@ -147,6 +147,9 @@ class Advisories:
             await self._stream()
             return await ensure(self._api, own)
 
+        async def ensured() -> Json:
+            return await patiently(make)
+
         self._pull = Pull(
             self._connection,
             self._api,
@@ -154,11 +157,11 @@ class Advisories:
             durable=own.durable,
             limit=_AT_ONCE,
             ack_wait=own.ack_wait,
-            ensure=make,
+            ensure=ensured,
             take=self._waiting.put_nowait,
             lost=self._lost,
         )
-        await self._pull.start(await make())
+        await self._pull.start(await ensured())
         name = f"exhausted {address}"
         self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
 

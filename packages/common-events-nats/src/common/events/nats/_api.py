@@ -1,15 +1,51 @@
 """Requests to JetStream's API, as JSON over request and reply (ADR-1 and the API's schemas)."""
 
+import asyncio
 import json
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 from common.errors import MessageBusError
+from common.events.core._errors import MissingStream
 from common.events.nats._config import NatsConfig
 from common.events.nats._connection import Connection, Reply
 from common.events.nats._errors import NoResponders, from_answer
 
 Json = dict[str, Any]
+T = TypeVar("T")
+
+_LOOK_AGAIN = (0.25, 0.5, 1.0)  # seconds
+
+_NAME = re.compile(r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}")
+
+
+def check_stream_name(name: str) -> None:
+    """Refuse what is no name of a stream: it would change the subject of a request.
+
+    Raises:
+        MissingStream: There cannot be such a stream.
+    """
+    if not _NAME.fullmatch(name):
+        raise MissingStream(
+            f"no stream has the name {name[:100]!r}: a name has no spaces, dots, slashes, wildcards"
+        )
+
+
+async def patiently(look: Callable[[], Awaitable[T]]) -> T:
+    """Look for something of a stream that was there, a few times if the stream is not found.
+
+    A leader that was just elected may not know of it yet, and somebody may be making it anew.
+
+    Raises:
+        MissingStream: It is really gone.
+    """
+    for pause in _LOOK_AGAIN:
+        try:
+            return await look()
+        except MissingStream:
+            await asyncio.sleep(pause)
+    return await look()
 
 
 class Api:

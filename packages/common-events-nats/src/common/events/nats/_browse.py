@@ -9,7 +9,7 @@ from typing import Any
 
 from common.errors import MessageBusError
 from common.events.core._transport import StoredMessage
-from common.events.nats._api import Api
+from common.events.nats._api import Api, check_stream_name
 from common.events.nats._errors import ErrCode, JetStreamError
 from common.events.nats._headers import parse_headers
 
@@ -23,6 +23,7 @@ async def browse(
     api: Api, stream: str, *, subject: str | None, after: int, limit: int
 ) -> Sequence[StoredMessage]:
     """Return stored messages: see `Transport.browse`."""
+    check_stream_name(stream)
     found: list[StoredMessage] = []
     width = 1
     while len(found) < limit:
@@ -61,6 +62,7 @@ async def read(api: Api, stream: str, query: Mapping[str, object]) -> StoredMess
 
 async def remove(api: Api, stream: str, sequence: int) -> bool:
     """Delete a stored message: see `Transport.remove`."""
+    check_stream_name(stream)
     # Without no_erase its bytes are overwritten, at the price of rewriting a block.
     query = {"seq": sequence, "no_erase": True}
     try:

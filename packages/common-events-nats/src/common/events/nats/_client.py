@@ -39,6 +39,13 @@ class Listener(Protocol):
     def trouble(self, error: Exception) -> None: ...
 
 
+class NoTlsError(errors.Error):
+    """TLS is wanted, and the server offers none."""
+
+    def __str__(self) -> str:
+        return "nats: the server offers no TLS"
+
+
 class RawClient(Client):
     """nats-py's client; ``sinks`` are called in place of its own callbacks."""
 
@@ -87,7 +94,7 @@ class RawClient(Client):
     def _write_out(self) -> None:
         self._flush_asked = False
         out, self._out, self._out_size = self._out, [], 0
-        if not out or not self._is_up or self._transport is None:
+        if not self._is_up or self._transport is None:
             return
         # What nats-py holds back goes first: a SUB before what is answered to it.
         if self._pending:
@@ -95,7 +102,8 @@ class RawClient(Client):
             self._pending = []
             self._pending_data_size = 0
         try:
-            self._transport.write(b"".join(out))
+            if out:
+                self._transport.write(b"".join(out))
         except (OSError, RuntimeError) as error:
             self._listener.trouble(error)
 
@@ -171,6 +179,23 @@ class RawClient(Client):
         if found is None:
             raise LookupError("no JWT: make the file with nsc")
         return bytearray(found[1])
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - nats-py's
+        # nats-py would send the credentials without TLS, even to tls:// and with certificates.
+        server = self._current_server
+        wanted = "tls" in self.options or (server is not None and server.uri.scheme == "tls")
+        missing = not (info.get("tls_required") or self.options["tls_handshake_first"])
+        if initial_connection and wanted and missing:
+            if not info.get("tls_available"):
+                raise NoTlsError
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
+
+    def _setup_nkeys_seed_connect(self) -> None:
+        # nats-py up to 2.15 takes the line's end for a part of the seed.
+        if self._nkeys_seed:
+            self._nkeys_seed_str = Path(self._nkeys_seed).read_text().strip()
+        super()._setup_nkeys_seed_connect()
 
     async def _connect_to_server(self, s: Any) -> None:
         self._check_cancelled()

@@ -1,5 +1,6 @@
 """Configuration of the NATS transport."""
 
+import ssl
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -130,6 +131,8 @@ class NatsConfig(BaseModel):
             raise ValueError(f"give one way to authenticate, not {' and '.join(given)}")
         if self.tls_key_file is not None and self.tls_cert_file is None:
             raise ValueError("tls_key_file needs tls_cert_file")
+        if self.tls_ca_file or self.tls_cert_file:
+            tls_context(self.tls_ca_file, self.tls_cert_file, self.tls_key_file)
         if self.ack_timeout_seconds > self.timeout_seconds:
             raise ValueError("ack_timeout_seconds must not be longer than timeout_seconds")
         return self
@@ -138,6 +141,28 @@ class NatsConfig(BaseModel):
     def addresses(self) -> tuple[str, ...]:
         """``host:port`` of each server, for messages: without what is secret."""
         return tuple(_address(server) for server in self.servers)
+
+
+def tls_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
+    """Return what TLS needs.
+
+    Raises:
+        ValueError: Naming the field whose file cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except OSError:  # as all errors of ssl are
+        raise ValueError(f"tls_ca_file: {ca} holds no certificates: PEM is wanted") from None
+    if cert is not None:
+        try:
+            # Without a password, OpenSSL would ask for it at the terminal.
+            context.load_cert_chain(cert, key, password=lambda: "")
+        except OSError:
+            raise ValueError(
+                f"tls_cert_file and tls_key_file: {cert}{f' and {key}' if key else ''} hold no "
+                "certificate with its key: PEM without a password is wanted"
+            ) from None
+    return context
 
 
 def _address(server: SecretStr) -> str:
@@ -152,7 +177,9 @@ def _address(server: SecretStr) -> str:
     except ValueError:
         raise ValueError("a server's host or port cannot be read") from None
     if parts.scheme not in _SCHEMES:
-        raise ValueError("a server's URL must start with nats:// or tls://")
+        raise ValueError(
+            "a server's URL must start with nats:// or tls://, such as nats://nats.example:4222"
+        )
     if not parts.hostname:
         raise ValueError("a server's URL names no host")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

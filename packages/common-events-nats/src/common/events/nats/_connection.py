@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.errors import MessageBusError
+from common.errors import MessageBusError, ValidationError
 from common.events.core._errors import BrokerUnavailable, MessageTooLarge, TransportClosed
 from common.events.nats._client import RawClient, Sink
 from common.events.nats._config import NatsConfig
+from common.events.nats._denied import Denied, forbidden, parse_denied
 from common.events.nats._dial import describe, dial, unavailable
-from common.events.nats._errors import NatsTimeout, NoResponders
+from common.events.nats._errors import NatsPermissionError, NatsTimeout, NoResponders
 from common.events.nats._headers import command, parse_headers, parse_status
 from nats import errors
 
@@ -19,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 2.0
 _ANSWERS = 100_000  # most requests waiting for an answer
+_SUBJECT = re.compile(r"[^\s\x00-\x1f\x7f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,8 @@ class Subscription:
 class Connection:
     """A connection to a NATS server or cluster.
 
-    It is made anew whenever it is lost, for as long as it takes; only `close` ends it.
+    It is made anew whenever it is lost, for as long as it takes; only `close` ends it. After that,
+    and after a failure to open it, it can be opened again.
 
     Attributes:
         reconnects: Times it was made anew.
@@ -75,8 +79,9 @@ class Connection:
         self._opening = asyncio.Lock()
         self._on_up: list[Callable[[], None]] = []
         self._on_down: list[Callable[[], None]] = []
-        self._on_denied: list[Callable[[str], None]] = []
-        self._answers: dict[bytes, asyncio.Future[Reply]] = {}
+        self._on_denied: list[Callable[[Denied], None]] = []
+        self._answers: dict[bytes, tuple[str, asyncio.Future[Reply]]] = {}
+        self._deaf = False
         self._inbox = b""
         self._token = 0
         self._logged = 0.0
@@ -140,8 +145,8 @@ class Connection:
         """Call a function whenever the connection is lost or closed; return one that ends this."""
         return _added(self._on_down, listener)
 
-    def on_denied(self, listener: Callable[[str], None]) -> Callable[[], None]:
-        """Call a function with the server's words when permissions forbid a subject."""
+    def on_denied(self, listener: Callable[[Denied], None]) -> Callable[[], None]:
+        """Call a function when permissions forbid a subject; return one that ends this."""
         return _added(self._on_denied, listener)
 
     # The client's listener
@@ -153,6 +158,7 @@ class Connection:
             self.reconnects += 1
             log.info("Connected to NATS again", extra={"reconnects": self.reconnects})
         self.last_error = None
+        self._deaf = False  # if it still may not listen, it will be told so again
         self._up.set()
         for listener in tuple(self._on_up):
             listener()
@@ -173,28 +179,43 @@ class Connection:
             log.warning("NATS: %s", self.last_error)
 
     async def _error(self, error: Exception) -> None:
-        text = str(error)
-        if "permissions violation" in text:
+        if denied := parse_denied(str(error)):
+            self._refuse(denied)
             for listener in tuple(self._on_denied):
-                listener(text)
+                listener(denied)
         if not isinstance(error, errors.UnexpectedEOF) or self.last_error is None:
             self.trouble(error)
+
+    def _refuse(self, denied: Denied) -> None:
+        """End requests that would wait in vain."""
+        if denied.hearing(f"{self._inbox.decode()}.*"):
+            self._deaf = True
+        for subject, future in self._answers.values():
+            if future.done():
+                continue
+            if self._deaf:
+                future.set_exception(self._unheard())
+            elif denied.sending(subject):
+                future.set_exception(forbidden("publish to", subject))
+
+    def _unheard(self) -> NatsPermissionError:
+        return forbidden("subscribe to", f"{self.config.inbox_prefix}.>")
 
     # Opening and closing
 
     async def open(self) -> None:
-        """Connect.
+        """Connect. Opening twice is the same as once.
 
         Raises:
             NatsAuthenticationError: The server refuses the credentials.
             BrokerUnavailable: Not reached in time.
-            TransportClosed: It was closed before.
+            TransportClosed: It was closed meanwhile.
         """
         async with self._opening:
-            if self._closed:
-                raise TransportClosed("this connection was closed: make a new one")
-            if self._client is not None:
+            if self._client is not None and not self._closed:
                 return
+            self._closed = False
+            self._up = asyncio.Event()  # of the event loop that runs now
             client = await dial(self.config, self, self._error)
             self._up.set()
             self._client = client
@@ -209,17 +230,17 @@ class Connection:
 
     async def close(self) -> None:
         """Close. Idempotent; requests that wait for an answer fail."""
-        if self._closed:
-            return
         self._closed = True
-        client = self._client
         self._up.clear()
-        if client is not None:
+        async with self._opening:
+            client, self._client = self._client, None
+            if client is None:
+                return
             try:
                 await client.close_within(_CLOSE_SECONDS)
             finally:
                 self._up.set()  # nobody waits for a connection that never comes
-                for future in self._answers.values():
+                for _, future in self._answers.values():
                     if not future.done():
                         future.set_exception(TransportClosed("the NATS connection was closed"))
                 self._answers.clear()
@@ -313,10 +334,14 @@ class Connection:
         Raises:
             NoResponders: Nobody listens there.
             NatsTimeout: No answer in time.
+            NatsPermissionError: This connection may not ask there, or not hear the answer.
             BrokerUnavailable: No connection.
             MessageTooLarge: Larger than the server takes.
             TransportClosed: Not open, or closed meanwhile.
+            ValidationError: The subject would break the protocol.
         """
+        if not _SUBJECT.fullmatch(subject):
+            raise ValidationError("a subject has no spaces or line breaks", field="subject")
         end = time.monotonic() + timeout
         await self.wait_connected(timeout)
         nc = self.nc
@@ -326,12 +351,14 @@ class Connection:
                 size=size,
                 limit=nc.max_payload,
             )
+        if self._deaf:
+            raise self._unheard()
         if len(self._answers) >= _ANSWERS:
             raise BrokerUnavailable("too many requests wait for an answer")
         self._token += 1
         token = b"%d" % self._token
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._answers[token] = future
+        self._answers[token] = subject, future
         try:
             nc.write(command(subject.encode(), b"%b.%b" % (self._inbox, token), headers, data))
             async with asyncio.timeout(end - time.monotonic()):
@@ -345,9 +372,9 @@ class Connection:
         return answer
 
     def _answer(self, subject: bytes, _: bytes, data: bytes, headers: bytes | None) -> None:
-        future = self._answers.get(subject[len(self._inbox) + 1 :])
-        if future is not None and not future.done():
-            future.set_result(Reply(subject.decode(), data, headers))
+        asked = self._answers.get(subject[len(self._inbox) + 1 :])
+        if asked is not None and not asked[1].done():
+            asked[1].set_result(Reply(subject.decode(), data, headers))
 
 
 def _added(

@@ -8,9 +8,9 @@ from common.errors import AppError, MessageBusError
 from common.events.core._errors import ConsumerLost, MissingStream
 from common.events.core._transport import Consumer, ConsumerSpec, Delivery
 from common.events.nats._advisories import Advisories, ExhaustedDelivery
-from common.events.nats._api import Api, Json
+from common.events.nats._api import Api, Json, patiently
 from common.events.nats._connection import Connection
-from common.events.nats._consumer_config import Origin, check_spec, ensure
+from common.events.nats._consumer_config import Origin, check_spec, check_usable, ensure
 from common.events.nats._delivery import NatsDelivery
 from common.events.nats._errors import ErrCode, JetStreamError
 from common.events.nats._pin import Pin
@@ -69,7 +69,7 @@ class NatsConsumer(Consumer):
             BrokerUnavailable: No answer.
         """
         try:
-            stream = await self._api.request(f"STREAM.INFO.{self.spec.stream}")
+            stream = await self._stream()
             if self._advisories is not None:
                 # Before the first message: what is exhausted is said only once.
                 await self._advisories.start()
@@ -79,6 +79,15 @@ class NatsConsumer(Consumer):
         except BaseException:
             await self.close()
             raise
+
+    async def _stream(self) -> Json:
+        try:
+            return await self._api.request(f"STREAM.INFO.{self.spec.stream}")
+        except MissingStream as error:
+            raise MissingStream(
+                f"consumer {self.spec.durable}: stream {self.spec.stream} does not exist: declare "
+                "it, or let the bus create it"
+            ) from error
 
     async def receive(self) -> Sequence[Delivery]:
         """See `Consumer.receive`."""
@@ -108,9 +117,10 @@ class NatsConsumer(Consumer):
         self._stopped = True
         self._arrived.set()
         try:
-            if self._advisories is not None:
-                await self._advisories.stop()
-            await self.pull.stop()
+            if self._advisories is None:
+                await self.pull.stop()
+            else:
+                await asyncio.gather(self.pull.stop(), self._advisories.stop())
         finally:
             # Only now: while there were requests, the broker would have sent it here again.
             buffer, self._buffer = self._buffer, []
@@ -141,15 +151,26 @@ class NatsConsumer(Consumer):
 
     async def _ensure(self) -> Json:
         """Return the consumer's info; make it anew if somebody has deleted it."""
+        try:
+            return await patiently(self._look_up)
+        except MissingStream as error:
+            spec = self.spec
+            raise ConsumerLost(
+                f"stream {spec.stream} was deleted, and with it the consumer {spec.durable}: "
+                "declare the stream again and restart",
+                retryable=False,
+            ) from error
+
+    async def _look_up(self) -> Json:
         spec = self.spec
         try:
             info = await self._api.request(f"CONSUMER.INFO.{spec.stream}.{spec.durable}")
-        except MissingStream as error:
-            raise _gone(spec) from error
         except JetStreamError as error:
             if error.err_code != ErrCode.CONSUMER_NOT_FOUND:
                 raise
         else:
+            # Another release may have made it anew, for requests of another kind.
+            check_usable(spec, info["config"])
             self._note(info)
             return info
         log.warning(
@@ -157,11 +178,8 @@ class NatsConsumer(Consumer):
             spec.stream,
             spec.durable,
         )
-        try:
-            stream = await self._api.request(f"STREAM.INFO.{spec.stream}")
-            info = await ensure(self._api, spec, self._origin)
-        except MissingStream as error:
-            raise _gone(spec) from error
+        stream = await self._api.request(f"STREAM.INFO.{spec.stream}")
+        info = await ensure(self._api, spec, self._origin)
         self._origin = Origin(stream["created"], info["ack_floor"]["stream_seq"])
         return info
 
@@ -169,14 +187,6 @@ class NatsConsumer(Consumer):
         if self._origin is not None:
             floor = int(info["ack_floor"]["stream_seq"])
             self._origin = Origin(self._origin.stream_created, floor)
-
-
-def _gone(spec: ConsumerSpec) -> ConsumerLost:
-    return ConsumerLost(
-        f"stream {spec.stream} was deleted, and with it the consumer {spec.durable}: declare the "
-        "stream again and restart",
-        retryable=False,
-    )
 
 
 async def open_consumer(

@@ -4,6 +4,7 @@ Rules of the server: nats-server's ``checkNewConsumerConfig`` and ADR-42 (priori
 actions ``create`` and ``update`` of ``$JS.API.CONSUMER.CREATE`` came with nats-server 2.10.
 """
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,12 @@ from typing import Any
 from common.errors import MessageBusError, wrap
 from common.events.core._declarations import Change
 from common.events.core._errors import DeclarationConflict
+from common.events.core._subjects import merged
 from common.events.core._transport import ConsumerSpec
 from common.events.nats._api import Api, Json
 from common.events.nats._errors import ErrCode, JetStreamError
+
+log = logging.getLogger(__name__)
 
 GROUP = "ordered"
 """The one priority group of an ordered consumer."""
@@ -26,6 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _DELIVER = "common-deliver"  # metadata: what it was declared with, when made anew from a position
 _MISSING = frozenset({ErrCode.CONSUMER_NOT_FOUND, ErrCode.CONSUMER_DOES_NOT_EXIST})
 _EXISTS = frozenset({10148, ErrCode.CONSUMER_NAME_EXISTS, ErrCode.CONSUMER_ALREADY_EXISTS})
+_ORDERED = {"none": False, "pinned_client": True}  # others want requests of another kind
 _FIXED = frozenset({"deliver", "ordered", "ack_policy", "deliver_subject"})
 
 
@@ -93,11 +98,15 @@ def wanted(spec: ConsumerSpec) -> Json:
 
 
 def compare(spec: ConsumerSpec, current: Json) -> list[Change]:
-    """Return how the broker's consumer differs from the subscription, in owned settings only."""
+    """Return how the broker's consumer differs from the subscription, in owned settings only.
+
+    Subjects it has besides the subscription's are no difference: see `_merged`.
+    """
     config = wanted(spec)
+    policy = current.get("priority_policy", "none")
     found = {
         "deliver": _delivers(current),
-        "ordered": current.get("priority_policy", "none") == "pinned_client",
+        "ordered": _ORDERED.get(policy, policy),
         "deliver_subject": current.get("deliver_subject"),
         "ack_policy": current.get("ack_policy"),
         "ack_wait": current.get("ack_wait"),
@@ -116,7 +125,7 @@ def compare(spec: ConsumerSpec, current: Json) -> list[Change]:
         "ack_wait": config["ack_wait"],
         "max_deliver": config["max_deliver"],
         "max_ack_pending": config["max_ack_pending"],
-        "filter_subjects": sorted(config["filter_subjects"]),
+        "filter_subjects": sorted(_merged(spec, current)),
         "backoff": None,  # would take the place of ack_wait
         "headers_only": False,
         "priority_timeout": config.get("priority_timeout", 0),
@@ -132,6 +141,17 @@ def compare(spec: ConsumerSpec, current: Json) -> list[Change]:
         for name, value in expected.items()
         if found[name] != value
     ]
+
+
+def check_usable(spec: ConsumerSpec, current: Json) -> None:
+    """Refuse a consumer that differs in what cannot be changed.
+
+    Raises:
+        DeclarationConflict: With all differences.
+    """
+    changes = compare(spec, current)
+    if any(change.kind == "conflict" for change in changes):
+        raise _conflict(spec, changes)
 
 
 async def ensure(api: Api, spec: ConsumerSpec, origin: Origin | None = None) -> Json:
@@ -160,13 +180,23 @@ async def ensure(api: Api, spec: ConsumerSpec, origin: Origin | None = None) -> 
                 raise
             info = await api.request(f"CONSUMER.INFO.{address}")
     current = info["config"]
+    check_usable(spec, current)
     changes = compare(spec, current)
-    if any(change.kind == "conflict" for change in changes):
-        raise _conflict(spec, changes)
     if not changes:
         return info
+    log.warning(
+        "Consumer %s/%s is changed: %s",
+        spec.stream,
+        spec.durable,
+        "; ".join(_line(change) for change in changes),
+    )
     # What is not owned stays as it is, and so does where the consumer started.
-    kept = {**current, **wanted(spec), "deliver_policy": current["deliver_policy"]}
+    kept = {
+        **current,
+        **wanted(spec),
+        "deliver_policy": current["deliver_policy"],
+        "filter_subjects": _merged(spec, current),
+    }
     for name in ("filter_subject", "backoff", "headers_only"):
         kept.pop(name, None)
     return await _write(api, spec, "update", kept, changes)
@@ -177,11 +207,18 @@ async def _write(
 ) -> Json:
     request = {"stream_name": spec.stream, "action": action, "config": config}
     try:
-        return await api.request(f"CONSUMER.CREATE.{spec.stream}.{spec.durable}", request)
+        info = await api.request(f"CONSUMER.CREATE.{spec.stream}.{spec.durable}", request)
     except JetStreamError as error:
         if error.err_code in _EXISTS | _MISSING:
             raise
         raise _refused(spec, changes, error) from error
+    if spec.ordered and info["config"].get("priority_policy") != "pinned_client":
+        # Older servers leave out what they do not know, and would keep no order.
+        raise DeclarationConflict(
+            f"consumer {spec.stream}/{spec.durable}: to keep the order over processes needs "
+            "nats-server 2.11 or later"
+        )
+    return info
 
 
 async def _new(api: Api, spec: ConsumerSpec, origin: Origin | None) -> Json:
@@ -212,6 +249,18 @@ def _delivers(current: Json) -> object:
 def _filters(current: Json) -> list[str]:
     single: Any = current.get("filter_subject")
     return [single] if single else list(current.get("filter_subjects") or ())
+
+
+def _merged(spec: ConsumerSpec, current: Json) -> list[str]:
+    """Return the subjects of the subscription and those the consumer has already.
+
+    None is ever taken away: it may be that of a newer release running beside this one, and what
+    is published while the consumer lacks it would never be delivered.
+    """
+    found = _filters(current)
+    if not found:
+        return []  # all subjects
+    return list(merged(found, spec.subjects))
 
 
 def _conflict(spec: ConsumerSpec, changes: list[Change]) -> DeclarationConflict:

@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from common.events.core._declarations import Change, DeclareMode, Plan, StreamSpec
-from common.events.core._errors import DeclarationConflict
+from common.events.core._errors import DeclarationConflict, MissingStream
 from common.events.core._subjects import overlap
-from common.events.nats._api import Api, Json
+from common.events.nats._api import Api, Json, check_stream_name
 from common.events.nats._errors import ErrCode, JetStreamError
 
 _SECOND = 1_000_000_000  # durations of the API are nanoseconds
@@ -103,6 +103,11 @@ async def declare(
 
 
 async def _steps(api: Api, streams: Sequence[StreamSpec], horizon: float) -> list[_Step]:
+    for spec in streams:
+        try:
+            check_stream_name(spec.name)
+        except MissingStream as error:
+            raise DeclarationConflict(error.message) from None
     there: dict[str, Json] = {
         each["config"]["name"]: each["config"]
         for each in await api.pages("STREAM.LIST", "streams", {})
@@ -222,7 +227,7 @@ def _conflict(changes: Sequence[Change], mode: DeclareMode) -> DeclarationConfli
     }.get(mode, "change the declaration, or make the stream anew")
     lines = [str(change) for change in changes]
     return DeclarationConflict(
-        f"{len(lines)} differences between the broker and the declared streams: "
-        f"{'; '.join(lines[:5])}: {help_}",
+        f"{len(lines)} difference{'s' if len(lines) > 1 else ''} between the broker and the "
+        f"declared streams: {'; '.join(lines[:5])}: {help_}",
         differences=lines,
     )

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from common.events.core._transport import Delivery
 from common.events.nats._headers import parse_headers
+from common.events.nats._settlements import ACK
 
 if TYPE_CHECKING:
     from common.events.nats._pull import Pull
 
-ACK = b"+ACK"
-IN_PROGRESS = b"+WPI"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TERM_REASON_BYTES = 256
 _LONGEST_DELAY = 365 * 86_400.0
@@ -72,6 +71,11 @@ class NatsDelivery(Delivery):
         headers.pop("Nats-Pin-Id", None)  # the server's, of this delivery only
         return headers
 
+    def header(self, name: str) -> str | None:
+        """See `Delivery.header`."""
+        raw = self._headers  # looked at before they are parsed: nearly no message has it
+        return None if raw is None or name.encode() not in raw else self.headers.get(name)
+
     @property
     def timestamp(self) -> datetime:
         """See `Delivery.timestamp`."""
@@ -87,6 +91,11 @@ class NatsDelivery(Delivery):
     def settled(self) -> bool:
         """See `Delivery.settled`."""
         return self._settled
+
+    @property
+    def following(self) -> int:
+        """How many messages the consumer then had still to deliver."""
+        return int(ack_tokens(self.reply)[6])
 
     async def ack(self) -> None:
         """See `Delivery.ack`."""
@@ -110,6 +119,12 @@ class NatsDelivery(Delivery):
         """See `Delivery.in_progress`."""
         if not self._settled:
             self.pull.extend(self)
+
+    def forget(self) -> None:
+        """Make room for another message of a consumer that wants no acknowledgements."""
+        if not self._settled:
+            self._settled = True
+            self.pull.settle(self, b"")
 
     def hand_back(self, delay: float = 0.0) -> None:
         """Give it back to the broker, unless it is settled."""

@@ -1,13 +1,15 @@
 """Connecting for the first time: within a time limit, and not again where that is of no use."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from common.errors import MessageBusError
 from common.events.core._errors import BrokerUnavailable
-from common.events.nats._client import Listener, RawClient
-from common.events.nats._config import NatsConfig
+from common.events.nats._client import Listener, NoTlsError, RawClient
+from common.events.nats._config import NatsConfig, tls_context
 from common.events.nats._errors import NatsAuthenticationError
 from nats import errors
 from nats.protocol.parser import AUTHORIZATION_VIOLATION
@@ -33,11 +35,12 @@ async def dial(
     clock = asyncio.get_running_loop().time
     end, pause = clock() + config.connect_timeout_seconds, _PAUSE
     why: str | None = None
+    context = _tls(config)
     while True:
         client = RawClient(listener, reconnect_max=config.reconnect_max_seconds)
         try:
             async with asyncio.timeout_at(end):
-                await client.connect(error_cb=error_cb, **_options(config, client))
+                await client.connect(error_cb=error_cb, **_options(config, client, context))
         except (TimeoutError, OSError, errors.Error) as error:
             client.abandon()
             _judge(error, config)
@@ -76,6 +79,8 @@ def describe(error: BaseException) -> str:
     """Return an error in a few words, without what a URL in it may hold."""
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
+    if isinstance(error, socket.gaierror):
+        return "the name of the host is not known"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     text = str(error) or type(error).__name__
@@ -93,6 +98,12 @@ def _judge(error: Exception, config: NatsConfig) -> None:
             f"NATS at {where} refuses the credentials: check user and password, token, nkey or "
             "credentials file"
         ) from None
+    if isinstance(error, NoTlsError):
+        raise BrokerUnavailable(
+            f"NATS at {where} offers no TLS, and nothing was sent to it: enable TLS there, or use "
+            "nats:// without tls_ca_file, tls_cert_file and tls_hostname",
+            retryable=False,
+        ) from None
     if isinstance(error, ssl.SSLCertVerificationError):
         raise BrokerUnavailable(
             f"the certificate of NATS at {where} is not trusted ({error.verify_message}): set "
@@ -100,7 +111,18 @@ def _judge(error: Exception, config: NatsConfig) -> None:
         ) from error
 
 
-def _options(config: NatsConfig, client: RawClient) -> dict[str, Any]:
+def _tls(config: NatsConfig) -> ssl.SSLContext | None:
+    if not (config.tls_ca_file or config.tls_cert_file or config.tls_hostname):
+        return None
+    try:
+        return tls_context(config.tls_ca_file, config.tls_cert_file, config.tls_key_file)
+    except ValueError as error:  # a file has changed since the configuration was made
+        raise MessageBusError(str(error), retryable=False) from None
+
+
+def _options(
+    config: NatsConfig, client: RawClient, context: ssl.SSLContext | None
+) -> dict[str, Any]:
     options: dict[str, Any] = {
         "servers": [server.get_secret_value() for server in config.servers],
         "name": config.name,
@@ -123,15 +145,6 @@ def _options(config: NatsConfig, client: RawClient) -> dict[str, Any]:
         options["user_credentials"] = str(config.credentials_file)
     if config.nkey_seed_file is not None:
         options["nkeys_seed"] = str(config.nkey_seed_file)
-    if config.tls_ca_file or config.tls_cert_file:
-        options["tls"] = _tls(config)
+    if context is not None:
+        options["tls"] = context
     return options
-
-
-def _tls(config: NatsConfig) -> ssl.SSLContext:
-    context = ssl.create_default_context(
-        cafile=str(config.tls_ca_file) if config.tls_ca_file else None
-    )
-    if config.tls_cert_file:
-        context.load_cert_chain(config.tls_cert_file, config.tls_key_file)
-    return context

@@ -13,6 +13,13 @@ class NatsAuthenticationError(MessageBusError):
     retryable = False
 
 
+class NatsPermissionError(MessageBusError):
+    """The server's permissions forbid this connection a subject: allow it for the user."""
+
+    code = "NATS_PERMISSION_DENIED"
+    retryable = False
+
+
 class NoResponders(BrokerUnavailable):
     """Nobody listens on the subject of a request."""
 

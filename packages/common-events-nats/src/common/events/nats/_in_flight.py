@@ -76,6 +76,11 @@ class InFlight:
         self.trouble: str | None = None
         self.unanswered = False
 
+    @property
+    def size(self) -> int:
+        """Bytes of headers and body together, as the command has them."""
+        return int(self.command[: self.command.index(b"\r\n")].rpartition(b" ")[2])
+
     def timed_out(self, why: str | None = None) -> PublishTimeout:
         """Return the error for no acknowledgement in time."""
         why = self.trouble or why

@@ -3,14 +3,14 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, Literal
 
 from common.context import operation, remaining
 from common.errors import ValidationError
 from common.events.core._errors import BrokerUnavailable, MessageTooLarge
+from common.events.nats._api import Api
 from common.events.nats._connection import Connection
 from common.events.nats._store_errors import (
     BucketNotFound,
@@ -20,6 +20,7 @@ from common.events.nats._store_errors import (
     jetstream,
     mapped,
 )
+from common.events.nats._watch import Entry, Watch
 from nats.js import errors as js_errors
 from nats.js.api import StorageType
 
@@ -27,25 +28,6 @@ MAX_KEY_CHARS = 256
 
 _KEY = re.compile(r"[-/_=A-Za-z0-9]+(\.[-/_=A-Za-z0-9]+)*")
 _PATTERN = re.compile(r"(>|(\*|[-/_=A-Za-z0-9]+)(\.(\*|[-/_=A-Za-z0-9]+))*(\.>)?)")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A value of a bucket.
-
-    Attributes:
-        key: The key.
-        value: The value; empty where it was deleted.
-        revision: Rises with each change in the bucket.
-        deleted: Whether this is a deletion; only a watch shows these.
-        created: When it was stored; ``None`` where the server does not say.
-    """
-
-    key: str
-    value: bytes
-    revision: int
-    deleted: bool = False
-    created: datetime | None = None
 
 
 class KeyValue:
@@ -59,6 +41,7 @@ class KeyValue:
     def __init__(self, connection: Connection, name: str, inner: Any, seconds: float) -> None:
         self.name = name
         self._connection = connection
+        self._api = Api(connection, connection.config)
         self._inner = inner
         self._seconds = seconds
 
@@ -143,57 +126,56 @@ class KeyValue:
         Raises:
             ValidationError: There are more.
         """
-        found: list[str] = []
+        found: dict[str, None] = {}
         async with self._call("keys", None):
-            watcher = await self._watcher(pattern, ignore_deletes=True, meta_only=True)
+            watch = await self._watch(pattern, keys_only=True)
             try:
-                async for entry in watcher:
-                    if entry is None:
-                        return found
-                    if len(found) >= limit:
+                while watch.ahead:
+                    entry = await watch.next()
+                    if entry.deleted:
+                        found.pop(entry.key, None)
+                    else:
+                        found[entry.key] = None
+                    if len(found) > limit:
                         raise ValidationError(
                             f"bucket {self.name} has more than {limit} such keys: raise limit, or "
                             "narrow the pattern",
                             field="limit",
                         )
-                    found.append(entry.key)
             finally:
-                await _stop(watcher)
-        return found
+                await watch.close()
+        return list(found)
 
     @asynccontextmanager
     async def watch(self, pattern: str = ">") -> AsyncGenerator[AsyncIterator[Entry]]:
         """Follow keys: what is there, then every change, for as long as the body runs.
 
+        It goes on after the connection was lost, or servers were away. Of changes meanwhile it
+        shows those that the bucket still has: the last of each key, more with a history.
+
         Args:
             pattern: Such as ``"session.*"`` or ``"session.>"``.
+
+        Raises:
+            BucketNotFound: Also while iterating: the bucket was deleted.
+            TransportClosed: While iterating: the connection was closed.
         """
         async with self._call("watch", None):
-            watcher = await self._watcher(pattern)
+            watch = await self._watch(pattern)
         try:
-            yield self._changes(watcher)
+            yield _entries(watch)
         finally:
-            await _stop(watcher)
+            await watch.close()
 
-    async def _changes(self, watcher: Any) -> AsyncIterator[Entry]:
-        async for entry in watcher:
-            if entry is None:
-                continue  # nats-py's mark between what was there and what is new
-            yield Entry(
-                key=entry.key,
-                value=entry.value or b"",
-                revision=entry.revision,
-                deleted=entry.operation in {"DEL", "PURGE"},
-                created=_aware(entry.created),
-            )
-
-    async def _watcher(self, pattern: str, **options: bool) -> Any:
+    async def _watch(self, pattern: str, *, keys_only: bool = False) -> Watch:
         if len(pattern) > MAX_KEY_CHARS or not _PATTERN.fullmatch(pattern):
             raise ValidationError(
                 "a pattern is made of keys' words, * for one word and > for the rest",
                 field="pattern",
             )
-        return await self._inner.watch(pattern, **options)
+        watch = Watch(self._connection, self._api, self.name, pattern, keys_only=keys_only)
+        await watch.start()
+        return watch
 
     def _conflict(self, key: str, revision: int) -> RevisionConflict:
         return RevisionConflict(
@@ -285,10 +267,6 @@ async def open_key_value(
     return KeyValue(connection, name, inner, timeout)
 
 
-async def _stop(watcher: Any) -> None:
-    with suppress(js_errors.Error), mapped("key-value watch"):
-        await watcher.stop()
-
-
-def _aware(time: datetime | None) -> datetime | None:
-    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
+async def _entries(watch: Watch) -> AsyncIterator[Entry]:
+    while True:
+        yield await watch.next()

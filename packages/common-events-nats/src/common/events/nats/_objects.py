@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from common.context import operation
-from common.errors import MessageBusError, ValidationError
+from common.errors import ConflictError, MessageBusError, ValidationError
 from common.events.core._errors import BrokerUnavailable
 from common.events.nats._api import Api
 from common.events.nats._connection import Connection
@@ -37,6 +37,8 @@ CHUNK_BYTES = 128 * 1_024
 """Size of the parts, as other clients have it."""
 
 MAX_NAME_BYTES = 512
+
+_REPLACED = 100  # times that an object may take the place of the one being read
 
 _ROLLUP = b"NATS/1.0\r\nNats-Rollup: sub\r\n\r\n"
 
@@ -63,7 +65,7 @@ class ObjectInfo:
 class ObjectStore:
     """A bucket of objects: see `open_object_store`.
 
-    Each part is asked for or sent on its own, again after a reconnect, within ``timeout`` seconds.
+    Each part is asked for or sent on its own, within ``timeout`` seconds.
     """
 
     def __init__(self, connection: Connection, api: Api, name: str, seconds: float) -> None:
@@ -131,22 +133,34 @@ class ObjectStore:
             ObjectNotFound: There is none.
             ObjectTooLarge: It is larger: use `stream`.
             ObjectDamaged: Parts are missing, or differ.
+            ConflictError: It was replaced all the time.
             BrokerUnavailable: No answer.
         """
-        found = await self._existing(name)
-        if (size := int(found["size"])) > max_bytes:
-            raise ObjectTooLarge(
-                f"an object of {size} bytes is larger than max_bytes: raise it, or use stream()",
-                size=size,
-                limit=max_bytes,
-            )
         with operation("object_store", "nats.objects.get", {"object_store.bucket": self.name}):
-            return b"".join([part async for part in self._parts(found)])
+            found = await self._existing(name)
+            for _ in range(_REPLACED):
+                if (size := int(found["size"])) > max_bytes:
+                    raise ObjectTooLarge(
+                        f"an object of {size} bytes is larger than max_bytes: raise it, or use "
+                        "stream()",
+                        size=size,
+                        limit=max_bytes,
+                    )
+                try:
+                    return b"".join([part async for part in self._parts(found)])
+                except ObjectDamaged:
+                    before, found = found, await self._existing(name)
+                    if found["nuid"] == before["nuid"]:
+                        raise
+            raise ConflictError(
+                f"an object of bucket {self.name} was replaced again and again while it was read"
+            )
 
     async def stream(self, name: str) -> AsyncIterator[bytes]:
         """Yield an object piece by piece.
 
-        That it is whole is only known at the end: act on it then.
+        That it is whole is only known at the end: act on it then. An object that is replaced
+        meanwhile ends with `ObjectDamaged`.
 
         Raises:
             ObjectNotFound: There is none.

@@ -21,7 +21,8 @@ from common.events.nats._api import Api
 from common.events.nats._batch import Batch
 from common.events.nats._config import NatsConfig
 from common.events.nats._connection import Connection, Subscription
-from common.events.nats._errors import JetStreamDisabled, NoResponders
+from common.events.nats._denied import Denied
+from common.events.nats._errors import JetStreamDisabled, NatsPermissionError, NoResponders
 from common.events.nats._headers import VERSION, encode_headers, parse_status
 from common.events.nats._in_flight import InFlight, Result, judge
 from common.events.nats._window import Window
@@ -32,7 +33,6 @@ _NEVER = float("inf")
 _TICK = 0.01  # shortest pause between two looks at all that is on its way
 _SUBJECT = re.compile(r"[^\s.*>\x00-\x1f\x7f]+(\.[^\s.*>\x00-\x1f\x7f]+)*")
 _KNOWN_SUBJECTS = 10_000
-_DENIED = re.compile(r'permissions violation for publish to "([^"]*)"')
 _SILENCE = 4  # times that nobody answers for JetStream, until it is taken for switched off
 
 
@@ -66,6 +66,8 @@ class Pipeline:
 
     async def open(self) -> None:
         """Subscribe to acknowledgements; the connection must be open."""
+        self._routes.clear()  # they name the inbox
+        self._timer, self._wake_at = None, _NEVER
         inbox = self._connection.new_inbox()
         self._subscription = await self._connection.subscribe(f"{inbox}.*", self._answered)
         self._write = self._connection.nc.write
@@ -169,12 +171,7 @@ class Pipeline:
         data = message.data
         before, size = len(headers) + 2, len(headers) + 2 + len(data)
         if size > (limit := self._connection.max_payload):
-            raise MessageTooLarge(
-                f"{message.subject}: {size} bytes with headers are more than the server takes",
-                message_id=message.id,
-                size=size,
-                limit=limit,
-            )
+            raise _too_large(message, size, limit)
         if message.stream != route.stream:
             line = _expecting(message.stream)
             if size + len(line) <= limit:
@@ -186,7 +183,7 @@ class Pipeline:
 
     def _known(self, message: Outgoing) -> "_Route":
         subject = message.subject
-        if _SUBJECT.fullmatch(subject) is None:
+        if _SUBJECT.fullmatch(subject) is None or not subject.isprintable():
             raise PublishRejected(
                 f"{subject[:200]!r} is no subject to publish to: give words joined by dots, "
                 "without spaces and wildcards",
@@ -237,8 +234,11 @@ class Pipeline:
             entry.attempts += 1
 
     def _send_all(self) -> None:
-        now = time.monotonic()
+        now, limit = time.monotonic(), self._connection.max_payload
         for entry in list(self._in_flight.values()):
+            if entry.size > limit:  # by now; sent again and again, it would end every connection
+                self._settle(entry, _too_large(entry.message, entry.size, limit))
+                continue
             self._send(entry, now)
         self._look_at(now + _TICK)
 
@@ -320,8 +320,8 @@ class Pipeline:
                 found = await self._api.request("STREAM.NAMES", {"subject": subject})
             except NoResponders:
                 continue
-            except BrokerUnavailable:
-                return  # passes; until then it is tried again
+            except (BrokerUnavailable, NatsPermissionError):
+                return  # passes, or may not be asked; until then it is tried again
             except MessageBusError as raised:
                 error = raised
                 break
@@ -337,13 +337,9 @@ class Pipeline:
             if entry.unanswered and entry.message.subject == subject:
                 self._settle(entry, error)
 
-    def _denied(self, text: str) -> None:
-        # The protocol has no code for it, nor says for which message. nats-py lowers the case.
-        found = _DENIED.search(text)
-        if found is None:
-            return
+    def _denied(self, denied: Denied) -> None:
         for entry in list(self._in_flight.values()):
-            if entry.message.subject.lower() == found[1]:
+            if denied.sending(entry.message.subject):
                 self._settle(
                     entry,
                     PublishRejected(
@@ -376,6 +372,15 @@ def _expecting(stream: str) -> bytes:
     if not stream or not stream.isprintable():
         return b""
     return b"Nats-Expected-Stream: %b\r\n" % stream.encode()
+
+
+def _too_large(message: Outgoing, size: int, limit: int) -> MessageTooLarge:
+    return MessageTooLarge(
+        f"{message.subject}: {size} bytes with headers are more than the server takes",
+        message_id=message.id,
+        size=size,
+        limit=limit,
+    )
 
 
 def _ignore(_: Result) -> None:

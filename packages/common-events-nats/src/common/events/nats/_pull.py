@@ -11,15 +11,17 @@ import json
 import logging
 import random
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
+from operator import attrgetter
 
 from common.errors import AppError, MessageBusError, is_retryable, wrap
 from common.events.nats._api import Api, Json
 from common.events.nats._connection import Connection, Subscription
-from common.events.nats._delivery import ACK, IN_PROGRESS, NatsDelivery
+from common.events.nats._delivery import NatsDelivery
+from common.events.nats._denied import Denied, forbidden
 from common.events.nats._headers import parse_headers, parse_status
 from common.events.nats._pin import Pin
+from common.events.nats._settlements import IN_PROGRESS, Settlements, pub
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,6 @@ _ANY = 1 << 30
 _LONGEST_PAUSE = 5.0
 _STOP_SECONDS = 5.0
 _CALM_SECONDS = 1.0
-_REMEMBERED = 1_024  # acknowledgements that may have been lost with the connection
 
 
 class Pull:
@@ -103,8 +104,7 @@ class Pull:
         self._clustered = False
         self._created = ""
         self.generation = 0
-        self._unsent: deque[tuple[bytes, bytes]] = deque()
-        self._sent: deque[bytes] = deque(maxlen=_REMEMBERED)
+        self._settlements = Settlements(connection.nc.write)
         self._listeners: list[Callable[[], None]] = []
 
     # Beginning and end
@@ -115,16 +115,17 @@ class Pull:
         Args:
             info: The consumer's, as `ensure` has just returned it.
         """
+        self._listeners = [
+            self.connection.on_up(self.doubt),
+            self.connection.on_down(self._disconnected),
+            self.connection.on_denied(self._denied),
+        ]
         try:
             await self._subscribe(info)
         except MessageBusError as error:
             if not is_retryable(error):
                 raise
-            self._doubted()
-        self._listeners = [
-            self.connection.on_up(self._reconnected),
-            self.connection.on_down(self._disconnected),
-        ]
+            self.doubt()
         name = f"pull {self.stream}/{self.durable}"
         self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
 
@@ -162,7 +163,7 @@ class Pull:
 
     def close(self) -> None:
         """Hand back what is unsettled; settling does nothing from now on. After `stop`."""
-        for delivery in sorted(self.unsettled, key=_position):
+        for delivery in sorted(self.unsettled, key=attrgetter("sequence")):
             delivery.hand_back()
         self._closed = True
         for remove in self._listeners:
@@ -172,30 +173,23 @@ class Pull:
     # Settling
 
     def settle(self, delivery: NatsDelivery, answer: bytes) -> None:
-        """Send an acknowledgement of whichever kind; called once for each message."""
+        """Send an acknowledgement, unless it is empty; called once for each message."""
         if self._closed or delivery.generation != self.generation:
             return
         self.unsettled.discard(delivery)
-        self._send(delivery.reply, answer)
+        if answer:
+            self._settlements.send(delivery.reply, answer)
         free = self._room - len(self.unsettled) - self.asked
         if free * 4 >= self.limit:
             self._ask()
-        elif not self.asked and not self._ask_soon:
-            # Whatever is settled in this turn of the loop goes into one request.
-            self._ask_soon = True
-            asyncio.get_running_loop().call_soon(self._ask)
+        elif not self.asked:
+            self._ask_later()
 
     def extend(self, delivery: NatsDelivery) -> None:
         """Start ``ack_wait`` anew."""
         if not self._closed and delivery.generation == self.generation:
             delivery.deadline = time.monotonic() + self.ack_wait
-            self._write(_pub(delivery.reply, IN_PROGRESS))
-
-    def _send(self, reply: bytes, answer: bytes) -> None:
-        if not self._write(_pub(reply, answer)):
-            self._unsent.append((reply, answer))  # at most `limit`, as no more messages come
-        elif answer is ACK:
-            self._sent.append(reply)
+            self._write(pub(delivery.reply, IN_PROGRESS))
 
     def _begin_anew(self, created: str) -> None:
         """Forget what belongs to a consumer that was deleted.
@@ -206,22 +200,15 @@ class Pull:
         self._created = created
         self.generation += 1
         self.unsettled.clear()
-        self._sent.clear()
-        self._unsent.clear()
-
-    def _resend(self) -> None:
-        """Send what was settled while there was no connection, or may have been lost with it.
-
-        An acknowledgement counts whenever it comes; to send it twice does no harm.
-        """
-        for reply in self._sent:
-            self._write(_pub(reply, ACK))
-        self._sent.clear()
-        unsent, self._unsent = self._unsent, deque()
-        for reply, answer in unsent:
-            self._send(reply, answer)
+        self._settlements.forget()
 
     # Asking
+
+    def _ask_later(self) -> None:
+        """Ask once for whatever is settled in this turn of the loop."""
+        if not self._ask_soon:
+            self._ask_soon = True
+            asyncio.get_running_loop().call_soon(self._ask)
 
     def _ask(self) -> None:
         self._ask_soon = False
@@ -264,7 +251,7 @@ class Pull:
 
     def publish(self, subject: str, body: bytes) -> None:
         """Send a message for which no answer is awaited."""
-        self._write(_pub(subject.encode(), body))
+        self._write(pub(subject.encode(), body))
 
     def _receive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         now = self._heard = time.monotonic()
@@ -274,8 +261,9 @@ class Pull:
         tokens = reply.split(b".")
         tokens = tokens[2:] if len(tokens) == 9 else tokens[4:]
         delivery = NatsDelivery(self, subject.decode(), data, reply, tokens, headers, now)
-        if self.asked:
-            self.asked -= 1
+        self.asked = max(0, self.asked - 1)
+        if not self.asked:
+            self._ask_later()  # there may be room that was too little to ask for
         self.unsettled.add(delivery)
         self._healthy = True
         if self.pin is not None and not self.pin.admit(delivery, headers, self):
@@ -295,23 +283,28 @@ class Pull:
         if left.isdigit() and left.isascii():
             self.asked = max(0, self.asked - int(left))
             self._healthy = True
-            if not self._ask_soon:
-                self._ask_soon = True
-                asyncio.get_running_loop().call_soon(self._ask)
+            self._ask_later()
         else:
-            self._doubted()
+            self.doubt()
 
     # Watching
 
     def _disconnected(self) -> None:
         self.asked = 0
         if self.connection.closed:
-            self._doubted()
+            self.doubt()
 
-    def _reconnected(self) -> None:
-        self._doubted()
+    def _denied(self, denied: Denied) -> None:
+        """End at once, and not consume in silence nothing, or the same again and again."""
+        if denied.sending(asking := self._next.decode()):
+            self._lost(forbidden("publish to", asking))
+        elif denied.settling(self.stream, self.durable):
+            self._lost(forbidden("publish to", f"$JS.ACK.{self.stream}.{self.durable}.>"))
+        elif self._inbox and denied.hearing(f"{self._inbox.decode()}.*"):
+            self._lost(forbidden("subscribe to", f"{self.connection.config.inbox_prefix}.>"))
 
-    def _doubted(self) -> None:
+    def doubt(self) -> None:
+        """Look the consumer up and ask anew."""
         self._doubt = True
         self._woken.set()
 
@@ -333,7 +326,7 @@ class Pull:
                     if not is_retryable(error):
                         raise
                     log.info("Consumer %s/%s: %s", self.stream, self.durable, error)
-                    self._doubted()
+                    self.doubt()
         except AppError as error:
             self._lost(error)
         except Exception as error:
@@ -395,7 +388,7 @@ class Pull:
         self._clustered = bool(info.get("cluster"))
         if self._created != info["created"]:
             self._begin_anew(info["created"])
-        self._resend()
+        self._settlements.resend()
         self._expires = min(EXPIRES, (config.get("max_expires") or EXPIRES * 1e9) / 1e9)
         inbox = self.connection.new_inbox()
         self.asked = 0
@@ -404,14 +397,6 @@ class Pull:
         self._inbox = inbox.encode()
         self._heard = time.monotonic()
         self._ask()
-
-
-def _pub(subject: bytes, body: bytes) -> bytes:
-    return b"PUB %b %d\r\n%b\r\n" % (subject, len(body), body)
-
-
-def _position(delivery: NatsDelivery) -> int:
-    return delivery.sequence
 
 
 def _pause(failures: int) -> float:

@@ -22,6 +22,7 @@ from common.errors import (
     classify_http,
 )
 from common.events.nats._connection import Connection, Subscription
+from common.events.nats._denied import Denied, forbidden
 from common.events.nats._errors import NatsTimeout
 from common.events.nats._headers import VERSION, command, encode_headers, parse_headers
 
@@ -33,6 +34,7 @@ MAX_WAITING = 1_000
 
 log = logging.getLogger(__name__)
 
+_FLUSH_SECONDS = 5.0
 _STATUS = "Nats-Service-Error-Code"
 _REASON = "Nats-Service-Error"
 
@@ -93,9 +95,11 @@ async def request(
         sent = {**(headers or {}), TIMEOUT_HEADER: f"{seconds:.3f}"}
         inject(sent)
         try:
-            answer = await connection.request(
-                subject, data, timeout=seconds, headers=_block(encode_headers(sent))
-            )
+            lines = encode_headers(sent)
+        except ValueError as error:
+            raise ValidationError(str(error), field="headers") from None
+        try:
+            answer = await connection.request(subject, data, timeout=seconds, headers=_block(lines))
         except NatsTimeout as error:
             raise RequestTimeoutError(f"no answer from {subject} in time") from error
         found = answer.headers
@@ -125,10 +129,21 @@ class Service:
         self._subscription: Subscription | None = None
 
     async def open(self, queue: str) -> None:
-        """Subscribe."""
-        self._subscription = await self._connection.subscribe(
-            self._subject, self._receive, queue=queue
-        )
+        """Subscribe, and wait until the server knows of it."""
+        refused: list[Denied] = []
+        unlisten = self._connection.on_denied(refused.append)
+        try:
+            self._subscription = await self._connection.subscribe(
+                self._subject, self._receive, queue=queue
+            )
+            await self._connection.flush(_FLUSH_SECONDS)
+            if any(denied.hearing(self._subject) for denied in refused):
+                raise forbidden("subscribe to", self._subject)
+        except BaseException:
+            await self.close(drain=0)
+            raise
+        finally:
+            unlisten()
 
     async def close(self, *, drain: float = 5.0) -> None:
         """Take no more requests, let those in hand finish. Idempotent.
@@ -169,17 +184,23 @@ class Service:
             with bind(extract(headers)), operation("rpc", self._subject, {"rpc.system": "nats"}):
                 async with deadline(_seconds(headers, self._timeout)):
                     answer = await self._handler(Request(name, data, headers))
+                if not isinstance(answer, Response):
+                    answer = Response(answer)
+                lines = encode_headers(answer.headers)
+                if not isinstance(answer.data, bytes):
+                    raise TypeError("a handler returns bytes or a Response")
         except AppError as error:
             self._fail(reply, error)
         except Exception as error:
             internal = InternalError(f"the handler of {self._subject} has failed", cause=error)
             log.exception("The handler of %s has failed", self._subject)
             self._fail(reply, internal)
+        except asyncio.CancelledError:
+            # Closed: whoever waits may ask another one.
+            self._answer(reply, b"", _error_headers(503, "the service was stopped"))
+            raise
         else:
-            if isinstance(answer, Response):
-                self._answer(reply, answer.data, encode_headers(answer.headers))
-            else:
-                self._answer(reply, answer, b"")
+            self._answer(reply, answer.data, lines)
 
     def _fail(self, reply: bytes, error: AppError) -> None:
         body = json.dumps({"error": error.to_dict()}).encode()
@@ -189,7 +210,8 @@ class Service:
         if len(data) + len(lines) + 32 > self._connection.max_payload:
             log.error("An answer of %s is larger than NATS takes", self._subject)
             data, lines = b"", _error_headers(500, "the answer is too large")
-        self._connection.nc.write(command(reply, b"", _block(lines), data))
+        if self._connection.connected:  # else whoever asked has given up
+            self._connection.nc.write(command(reply, b"", _block(lines), data))
 
 
 async def serve(
@@ -214,8 +236,14 @@ async def serve(
         queue: Services of one queue group share the requests.
         concurrency: Most requests at once; further ones are answered with 503 at once.
         timeout: Longest time for a request, in seconds, for callers that do not say.
+
+    Raises:
+        NatsPermissionError: This connection may not listen on the subject.
+        BrokerUnavailable: No connection.
     """
     _check_subject(subject, wildcards=True)
+    if queue:
+        _check_subject(queue)
     if not 1 <= concurrency <= MAX_WAITING:
         raise ValidationError(f"concurrency is 1 to {MAX_WAITING}", field="concurrency")
     service = Service(connection, subject, handler, concurrency, min(timeout, MAX_TIMEOUT))

@@ -54,13 +54,14 @@ class NatsTransport(Transport):
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
-        """Connect. Opening twice is the same as once.
+        """Connect. Opening twice is the same as once; it can be opened again after `close`.
 
         Raises:
             NatsAuthenticationError: The server refuses the credentials.
+            NatsPermissionError: The user may not ask JetStream, or not hear the answers.
             JetStreamDisabled: The server or the account has no JetStream.
             BrokerUnavailable: The servers were not reached in time.
-            TransportClosed: It was closed; make a new one.
+            TransportClosed: It was closed meanwhile.
         """
         async with self._opening:
             await self.connection.open()

@@ -11,8 +11,6 @@ from common.events.core._bus import EventBus
 from common.events.core._bus_config import DEAD_LETTER_STREAM
 from common.events.core._command._load import call, load, load_module
 from common.events.core._declarations import StreamSpec
-from common.events.core._decoder import Decoder
-from common.events.core._errors import HandlerError
 
 SHARED = "common.domain"
 
@@ -29,53 +27,19 @@ class App:
     name: str
     bus: EventBus
 
-    @property
-    def registry(self) -> Registry:
-        """Its message classes."""
-        return self.bus._life._registry  # noqa: SLF001 - of this very package
-
-    @property
-    def streams(self) -> Streams:
-        """Which stream keeps a message."""
-        return self.bus._life._streams  # noqa: SLF001
-
     def sends(self) -> list[type[Message]]:
         """Return the events of the streams the service owns.
 
         Commands are left out: every service may send every one of them, and none says so.
         """
+        bus = self.bus
         return [
             cls
-            for cls in self.registry.all()
+            for cls in bus.registry.all()
             if cls.__message__.kind == "event"
-            and has_stream(self.streams, cls)
-            and self.streams.may_publish(self.bus.service, cls)
+            and has_stream(bus.streams, cls)
+            and bus.streams.may_publish(bus.service, cls)
         ]
-
-    def declarations(self) -> list[StreamSpec]:
-        """Return the streams the bus declares when it is started."""
-        life = self.bus._life  # noqa: SLF001
-        owned = self.streams.services.get(self.bus.service, ())
-        specs = {name: StreamSpec.of(self.streams[name]) for name in owned}
-        specs |= life._subscribed_streams()  # noqa: SLF001
-        specs |= {spec.name: spec for spec in self.bus.config.streams}
-        return list(specs.values())
-
-    def problems(self) -> list[str]:
-        """Return what would keep the bus from starting, whatever the broker says."""
-        found: list[str] = []
-        for each in self.bus.subscriptions:
-            try:
-                self.bus._life.dependencies.check(  # noqa: SLF001
-                    each.handler.name, each.handler.wanted
-                )
-            except HandlerError as error:
-                found.append(error.message)
-            try:
-                Decoder(each.types, registry=self.registry)
-            except HandlerError as error:
-                found.append(f"subscription {each.durable}: {error.message}")
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +59,8 @@ class Vocabulary:
     registries: Sequence[Registry]
 
     def own(self) -> list[type[Message]]:
-        """Return the classes without the shared ones, unless those are all there are."""
-        own = [cls for cls in self.classes if not is_below(cls, [SHARED])]
-        return own or list(self.classes)
+        """Return the classes without those of the shared vocabulary."""
+        return [cls for cls in self.classes if not is_below(cls, [SHARED])]
 
 
 def vocabulary(apps: Sequence[str], modules: Sequence[str]) -> Vocabulary:
@@ -113,7 +76,7 @@ def vocabulary(apps: Sequence[str], modules: Sequence[str]) -> Vocabulary:
     loaded = [_app(name) for name in apps]
     for module in modules:
         load_module(module, f"--module {module}")
-    registries = list({id(app.registry): app.registry for app in loaded}.values())
+    registries = list({id(app.bus.registry): app.bus.registry for app in loaded}.values())
     if not loaded or modules:
         registries += [] if default_registry in registries else [default_registry]
     found = {
@@ -127,7 +90,7 @@ def vocabulary(apps: Sequence[str], modules: Sequence[str]) -> Vocabulary:
             f"{', '.join(modules)} declare no message types: name the modules that hold classes "
             "derived from Event or Command"
         )
-    streams = list({id(app.streams): app.streams for app in loaded}.values())
+    streams = list({id(app.bus.streams): app.bus.streams for app in loaded}.values())
     return Vocabulary(
         [found[key] for key in sorted(found)], streams or [default_streams], loaded, registries
     )
@@ -139,7 +102,7 @@ def declarations(words: Vocabulary) -> list[StreamSpec]:
         return [*map(StreamSpec.of, default_streams), DEAD_LETTER_STREAM]
     specs: dict[str, tuple[StreamSpec, str]] = {}
     for app in words.apps:
-        for spec in app.declarations():
+        for spec in app.bus.declarations:
             known, owner = specs.setdefault(spec.name, (spec, app.name))
             if known != spec:
                 raise ValidationError(

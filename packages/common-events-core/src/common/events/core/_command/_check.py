@@ -6,28 +6,33 @@ from typing import Literal
 
 from common.domain import Message, check_compatibility, schema_lock
 from common.errors import ValidationError
-from common.events.core._command._app import Vocabulary
+from common.events.core._command._app import SHARED, Vocabulary
 from common.events.core._command._say import counted, say
 
 Direction = Literal["full", "backward", "forward"]
 
 
-def check(words: Vocabulary, path: Path, direction: Direction, *, given: bool) -> int:
+LOCK = Path("schema-lock.json")
+"""Where the lock is unless somebody says otherwise."""
+
+
+def check(words: Vocabulary, path: Path | None, direction: Direction, *, given: bool) -> int:
     """Compare schemas with the lock and look at the applications' subscriptions.
 
     Args:
         words: The messages and applications.
-        path: The lock.
+        path: The lock; ``None``: where it usually is.
         direction: Which services have to keep working; see `common.domain.check_compatibility`.
         given: Whether modules were named: then their classes are compared, otherwise those that
-            are not the shared vocabulary's, which has a lock of its own.
+            are not the shared vocabulary's, which is compared with its lock where it is declared.
+            Of an application without types of its own, nothing is, unless it has a lock.
 
     Returns:
         1 if anything is wrong.
     """
     code = 0
     for app in words.apps:
-        problems = app.problems()
+        problems = app.bus.check()
         for problem in problems:
             say(f"{app.name}: {problem}")
         if problems:
@@ -35,7 +40,15 @@ def check(words: Vocabulary, path: Path, direction: Direction, *, given: bool) -
         else:
             say(f"{app.name}: {counted(len(app.bus.subscriptions), 'subscription')} can start")
     classes = list(words.classes) if given else words.own()
-    return _schemas(classes, path, direction) or code
+    if not classes:
+        if path is None and words.apps and not LOCK.exists():
+            say(
+                f"no schemas to compare: all message types are those of {SHARED}, which are "
+                "compared with their lock where they are declared"
+            )
+            return code
+        classes = list(words.classes)
+    return _schemas(classes, path or LOCK, direction) or code
 
 
 def _schemas(classes: Sequence[type[Message]], path: Path, direction: Direction) -> int:
@@ -43,7 +56,10 @@ def _schemas(classes: Sequence[type[Message]], path: Path, direction: Direction)
     try:
         lock = path.read_text("utf-8")
     except FileNotFoundError:
-        raise ValidationError(f"{path}: there is no lock: write and commit one: {how}") from None
+        raise ValidationError(
+            f"{path}: there is no lock: write and commit one: {how} MODULE; or, for a service "
+            "without message types of its own, name its bus: --app MODULE:BUS"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValidationError(f"{path} cannot be read: {error}") from error
     problems = check_compatibility(lock, classes, direction=direction)

@@ -12,6 +12,7 @@ from common.errors import MessageBusError
 from common.events.core._command._letters import Filter, Letter, pages
 from common.events.core._command._progress import Progress
 from common.events.core._command._say import counted, say, table, warn
+from common.events.core._dead_letter import REPLAY_CONSUMER
 from common.events.core._declarations import DEAD_LETTERS
 from common.events.core._signals import on_signals
 from common.events.core._transport import Outgoing, Receipt, Transport
@@ -20,8 +21,8 @@ Treat: TypeAlias = Callable[[Sequence[Letter]], Awaitable[list[Exception | None]
 """Does something to dead letters; returns for each what went wrong."""
 
 INTERRUPTED = 130
-REPLAY_CONSUMER = "Replay-Consumer"
-"""Header of a replayed message: the durable name of the subscription that had given it up."""
+EVERYONE = "*"
+"""In place of a durable name: every subscription handles what is replayed."""
 
 
 @dataclass(slots=True)
@@ -35,33 +36,48 @@ async def show_counts(transport: Transport, wanted: Filter) -> int:
     """Print how many dead letters there are by subject, consumer and reason."""
     async with transport:
         groups, _ = await _count(transport, wanted)
-    _say_counts(groups)
+    _say_counts(groups, wanted)
     return 0
 
 
 async def show_each(transport: Transport, wanted: Filter) -> int:
     """Print a line for each dead letter."""
+    any_found = False
     async with transport, aclosing(pages(transport, wanted)) as found:
         async for page in found:
+            any_found = True
             for each in page:
                 say(
                     f"{each.sequence:>6}  {_time(each.message.timestamp)}  {each.subject}  "
-                    f"{each.consumer}  {each.reason} after {each.says('attempts')}: "
+                    f"{each.consumer or '?'}  {each.reason} after {each.says('attempts')}: "
                     f"{each.says('error')}"
                 )
+    if not any_found:
+        warn(_none(wanted))  # whoever reads the lines gets none
     return 0
 
 
-async def replay(transport: Transport, wanted: Filter, *, dry_run: bool) -> int:
+async def replay(
+    transport: Transport, wanted: Filter, *, dry_run: bool, to: str | None = None
+) -> int:
     """Publish messages again to where they were published first.
 
     Body and headers are the original ones, so the envelope's id is, too: an inbox that has seen
-    the message handled leaves it out. To the broker it is a new message, for its own memory of
-    ids would swallow what is repeated within the duplicate window; its message id is made of
-    the dead letter's position, so that replaying the same dead letter twice stores it once.
+    the message handled leaves it out. One header is new: it names the subscription that gave the
+    message up, and all others leave it out.
+
+    To the broker it is a new message, for its own memory of ids would swallow what is repeated
+    within the duplicate window; its message id is made of the dead letter's position, so that
+    replaying the same dead letter twice stores it once.
 
     A dead letter is removed after the broker has acknowledged its message: what happens in
     between, it is not lost.
+
+    Args:
+        transport: The broker.
+        wanted: Which dead letters.
+        dry_run: Only count them.
+        to: Durable name of another subscription that is to handle them, or `EVERYONE`.
 
     Returns:
         1 if any could not be replayed, 130 when interrupted.
@@ -73,7 +89,7 @@ async def replay(transport: Transport, wanted: Filter, *, dry_run: bool) -> int:
             letter.sequence: ValueError("it has no header Dead-Letter-Stream: discard it")
             for letter in letters
         }
-        answers = await transport.publish_many([_outgoing(letter) for letter in known])
+        answers = await transport.publish_many([_outgoing(letter, to) for letter in known])
         stored: list[Letter] = []
         for letter, answer in zip(known, answers, strict=True):
             if isinstance(answer, Receipt):
@@ -115,7 +131,7 @@ async def _work(
         groups, last = await _count(transport, wanted)
         total = sum(group.count for group in groups.values())
         if dry_run or not total:
-            _say_counts(groups)
+            _say_counts(groups, wanted)
             say(f"{counted(total, 'dead letter')} would be {done}" if total else f"nothing {done}")
             return 0
         tally = _Tally()
@@ -192,16 +208,22 @@ async def _remove(transport: Transport, letters: Sequence[Letter]) -> list[Excep
     return found
 
 
-def _outgoing(letter: Letter) -> Outgoing:
+def _outgoing(letter: Letter, to: str | None) -> Outgoing:
     message = letter.message
+    mark = REPLAY_CONSUMER.lower()
+    headers = {name: text for name, text in letter.headers.items() if name.lower() != mark}
+    # Where neither is known, nobody may be left out.
+    if (consumer := to or letter.consumer) and consumer != EVERYONE:
+        headers[REPLAY_CONSUMER] = consumer
     return Outgoing(
         subject=letter.subject,
         data=message.data,
         # The time, because numbers start again when the stream is made anew.
-        id=f"replay:{message.stream}:{message.sequence}:{message.timestamp.isoformat()}",
+        id=f"replay:{message.stream}:{message.sequence}:{message.timestamp.isoformat()}"
+        + (f":{to}" if to else ""),
         stream=letter.stream or "",
         key=letter.subject,  # so that they keep their order
-        headers={**letter.headers, REPLAY_CONSUMER: letter.consumer},
+        headers=headers,
     )
 
 
@@ -215,16 +237,20 @@ async def _count(
             for letter in page:
                 last = letter.sequence
                 time = letter.message.timestamp
-                key = letter.subject, letter.consumer, letter.reason
+                key = letter.subject, letter.consumer or "?", letter.reason
                 group = groups.setdefault(key, _Group(0, time, time))
                 group.count += 1
                 group.newest = time
     return groups, last
 
 
-def _say_counts(groups: dict[tuple[str, str, str], _Group]) -> None:
+def _none(wanted: Filter) -> str:
+    return "no such dead letters" if wanted.narrow else "no dead letters"
+
+
+def _say_counts(groups: dict[tuple[str, str, str], _Group], wanted: Filter) -> None:
     if not groups:
-        say("no dead letters")
+        say(_none(wanted))
         return
     rows = [
         (f"{group.count:,}", *key, _time(group.oldest), _time(group.newest))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from common.errors import ValidationError
 from common.events.core._declarations import DEAD_LETTER_PREFIX, DEAD_LETTERS
+from common.events.core._errors import MissingStream
 from common.events.core._subjects import matches
 from common.events.core._transport import Capability, StoredMessage, Transport
 
@@ -55,9 +56,9 @@ class Letter:
         return self._own.get("stream")
 
     @property
-    def consumer(self) -> str:
+    def consumer(self) -> str | None:
         """Durable name of the subscription that gave it up."""
-        return self._own.get("consumer", "?")
+        return self._own.get("consumer")
 
     @property
     def reason(self) -> str:
@@ -102,7 +103,7 @@ class Filter:
         """Whether a dead letter is meant; its sequence number is not looked at."""
         return (
             (self.subject is None or matches(self.subject, letter.subject))
-            and self.consumer in {None, letter.consumer}
+            and self.consumer in {None, letter.consumer or "?"}
             and self.reason in {None, letter.reason}
             and (self.since is None or letter.message.timestamp >= self.since)
         )
@@ -119,8 +120,8 @@ async def pages(
         last: Not beyond this sequence number.
 
     Raises:
-        ValidationError: The transport cannot show what is stored.
-        MissingStream: There is no stream of dead letters.
+        ValidationError: The transport cannot show what is stored, or there is no stream of dead
+            letters.
     """
     if Capability.BROWSE not in transport.capabilities:
         raise ValidationError(f"transport {transport.name} cannot show stored messages")
@@ -129,7 +130,15 @@ async def pages(
         after, end = low - 1, _least(high, last)
         while end is None or after < end:
             limit = PAGE if end is None else min(PAGE, end - after)
-            found = await transport.browse(DEAD_LETTERS, subject=subject, after=after, limit=limit)
+            try:
+                found = await transport.browse(
+                    DEAD_LETTERS, subject=subject, after=after, limit=limit
+                )
+            except MissingStream as error:
+                raise ValidationError(
+                    f"the broker has no stream {DEAD_LETTERS} yet, and so no dead letters: a bus "
+                    "with subscriptions declares it when it starts (see common-events streams plan)"
+                ) from error
             letters = [Letter(each) for each in found if end is None or each.sequence <= end]
             if page := [letter for letter in letters if wanted.takes(letter)]:
                 yield page

@@ -1,6 +1,7 @@
 """Finds what the options name: objects of the service's code, files, transports."""
 
 import importlib
+import inspect
 import sys
 import tomllib
 from importlib.metadata import EntryPoint, entry_points
@@ -9,7 +10,7 @@ from typing import Any, get_type_hints
 
 import pydantic
 
-from common.errors import ValidationError
+from common.errors import AppError, ValidationError
 from common.events.core._bus import EventBus
 from common.events.core._transport import Transport
 
@@ -72,10 +73,11 @@ def load_module(name: str, option: str) -> Any:
         return importlib.import_module(name)
     except pydantic.ValidationError as error:
         raise ValidationError(f"{option}: {told(error)}") from None
+    except AppError as error:
+        raise ValidationError(f"{option}: importing {name} failed: {error.message}") from error
     except Exception as error:
         raise ValidationError(
-            f"{option}: importing {name} failed with {type(error).__name__}: "
-            f"{str(error).partition(chr(10))[0]}"
+            f"{option}: importing {name} failed with {_first_line(error)}"
         ) from error
 
 
@@ -88,9 +90,17 @@ def call(found: Any, option: str) -> Any:
     if isinstance(found, EventBus | Transport | pydantic.BaseModel | type) or not callable(found):
         return found
     try:
-        return found()
+        made = found()
     except pydantic.ValidationError as error:
         raise ValidationError(f"{option}: {told(error)}") from None
+    except AppError as error:
+        raise ValidationError(f"{option}: {error.message}") from error
+    except Exception as error:
+        raise ValidationError(f"{option}: calling it failed with {_first_line(error)}") from error
+    if inspect.iscoroutine(made):
+        made.close()
+        raise ValidationError(f"{option} is a coroutine function: name one declared with def")
+    return made
 
 
 def transport_of(name: str | None, config: str | None, url_file: Path | None) -> Transport:
@@ -125,8 +135,10 @@ def transport_of(name: str | None, config: str | None, url_file: Path | None) ->
     except pydantic.ValidationError as error:
         raise ValidationError(f"the configuration of {name} is wrong: {told(error)}") from None
     except TypeError as error:
-        how = "--config MODULE:NAME" if given is None else "another --config"
-        raise ValidationError(f"--transport {name} needs {how}: {error}") from error
+        if given is None:
+            how = "say where it is: --url-file FILE, or --config MODULE:NAME"
+            raise ValidationError(f"--transport {name}: {how}") from error
+        raise ValidationError(f"--transport {name} needs another --config: {error}") from error
     return made
 
 
@@ -155,6 +167,11 @@ def _read(path: Path) -> str:
         return (sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ValidationError(f"{path} cannot be read: {type(error).__name__}") from error
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def told(error: pydantic.ValidationError) -> str:

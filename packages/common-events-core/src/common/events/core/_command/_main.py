@@ -14,6 +14,7 @@ from common.events.core._command._app import Vocabulary, declarations, vocabular
 from common.events.core._command._letters import Filter, parse_ranges, parse_since
 from common.events.core._command._load import TABLE, settings, transport_of
 from common.events.core._command._say import warn, write
+from common.events.core._subscription import DURABLE
 from common.events.core._transport import Transport
 
 
@@ -100,7 +101,11 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _settle(options: argparse.Namespace) -> int:
-    from common.events.core._command._dead_letters import discard, replay  # noqa: PLC0415
+    from common.events.core._command._dead_letters import (  # noqa: PLC0415
+        EVERYONE,
+        discard,
+        replay,
+    )
 
     wanted = _filter(options)
     if wanted.narrow == options.all:
@@ -108,8 +113,12 @@ def _settle(options: argparse.Namespace) -> int:
             "say which: sequence numbers, --subject, --consumer, --reason, --since, or --all "
             "without any of these"
         )
-    work = replay if options.action == "replay" else discard
-    return asyncio.run(work(_transport(options), wanted, dry_run=options.dry_run))
+    if options.action == "discard":
+        return asyncio.run(discard(_transport(options), wanted, dry_run=options.dry_run))
+    to = options.to
+    if to is not None and to != EVERYONE and not DURABLE.fullmatch(to):
+        options.usage(f"--to {to}: give the durable name of a subscription, or '*' for all")
+    return asyncio.run(replay(_transport(options), wanted, dry_run=options.dry_run, to=to))
 
 
 def _words(options: argparse.Namespace) -> Vocabulary:
@@ -147,8 +156,10 @@ def _parser(found: dict[str, Any]) -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check", parents=[words], help="fail when schemas break the lock, or a bus cannot start"
     )
-    lock = Path(found.get("lock", "schema-lock.json"))
-    check.add_argument("--lock", type=Path, default=lock, help="default: %(default)s")
+    lock = Path(found["lock"]) if "lock" in found else None
+    check.add_argument(
+        "--lock", type=Path, metavar="FILE", default=lock, help="default: schema-lock.json"
+    )
     check.add_argument(
         "--direction",
         choices=["full", "backward", "forward"],
@@ -221,6 +232,13 @@ def _add_dead_letters(
         action.add_argument("--all", action="store_true", help="every dead letter there is")
         action.add_argument("--dry-run", action="store_true", help="only count them")
         action.set_defaults(run=_settle, usage=action.error)
+        if name == "replay":
+            action.add_argument(
+                "--to",
+                metavar="DURABLE",
+                help="the subscription that is to handle them, should that not be the one which "
+                "gave them up (after a rename, say); '*' for every subscription",
+            )
 
 
 def _words_parser(found: dict[str, Any]) -> argparse.ArgumentParser:

@@ -24,9 +24,11 @@ def say(line: str = "") -> None:
     sys.stdout.write(f"{printable(line)}\n")
 
 
-def warn(line: str) -> None:
-    """Write a line to stderr."""
-    sys.stderr.write(f"common-events: {printable(line)}\n")
+def warn(text: str) -> None:
+    """Write a message to stderr; its further lines, should it have any, are indented."""
+    first, *more = text.split("\n")
+    lines = [f"common-events: {printable(first)}", *(f"  {printable(each)}" for each in more)]
+    sys.stderr.write("\n".join(lines) + "\n")
 
 
 def counted(count: int, noun: str) -> str:

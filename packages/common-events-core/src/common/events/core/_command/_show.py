@@ -67,7 +67,7 @@ def _own(letter: Letter) -> None:
         {
             "subject": letter.subject,
             "stored": message.timestamp.isoformat(),
-            "consumer": letter.consumer,
+            "consumer": letter.consumer or "?",
             "reason": f"{letter.reason} after attempt {letter.says('attempts')}",
             "error": letter.says("error"),
             "original": f"{letter.says('stream')}/{letter.says('sequence')}",

@@ -12,7 +12,7 @@ logger = logging.getLogger("common.events")
 async def log_failures(ctx: EventContext, call_next: Next) -> Outcome | None:
     """Log what becomes of a message that was not handled; successes are operations only."""
     outcome = await call_next(ctx)
-    if isinstance(outcome, Reject | RetryLater):
+    if isinstance(outcome, (Reject, RetryLater)):
         logger.warning(
             "%s: attempt %d of %s failed: %s",
             ctx.consumer,

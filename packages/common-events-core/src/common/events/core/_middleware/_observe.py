@@ -17,9 +17,10 @@ def observe_attempt(system: str) -> Middleware:
     """
 
     async def observe(ctx: EventContext, call_next: Next) -> Outcome | None:
-        with operation("messaging.process", ctx.envelope.type) as op:
-            if not op.recording:
-                return await call_next(ctx)
+        op = operation("messaging.process", ctx.envelope.type)
+        if not op.recording:
+            return await call_next(ctx)
+        with op:
             op.set(
                 {
                     "messaging.system": system,
@@ -31,7 +32,7 @@ def observe_attempt(system: str) -> Middleware:
             )
             outcome = await call_next(ctx)
             op.set({"messaging.outcome": _NAMES[type(outcome)]})
-            if isinstance(outcome, Reject | RetryLater):
+            if isinstance(outcome, (Reject, RetryLater)):
                 # The exception, where there was one, is the last failure of the attempt.
                 op.fail(_CODES[type(outcome)], error=ctx.error)
             return outcome

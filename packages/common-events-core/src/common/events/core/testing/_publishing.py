@@ -62,6 +62,8 @@ class PublishingContract(ContractBase):
         assert [delivery.subject for delivery in got] == [f"evt.contract.n{n}" for n in range(4)]
         for delivery in got:
             assert headers.items() <= dict(delivery.headers).items()
+            assert {name: delivery.header(name) for name in headers} == headers
+            assert delivery.header("Spaces-Of-Nobody") is None
 
     @pytest.mark.parametrize("place", ["id", "value", "name"])
     async def test_line_breaks_cannot_add_headers(self, transport: Transport, place: str) -> None:
