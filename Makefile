@@ -20,7 +20,7 @@ demo: ## run the example services on real servers and balance the books (CALLS=5
 	@$(RUN) demo
 
 test: ## run every test on real servers (ARGS="-k name" is handed to pytest)
-	@$(RUN) pytest -n auto --dist worksteal -m "not chaos" $(ARGS)
+	@$(RUN) pytest -n auto --dist worksteal -m "not chaos" --durations 15 --durations-min 5 $(ARGS)
 
 check: ## lint, format, types, layers, conformance of every package
 	@$(RUN) ws check --all
