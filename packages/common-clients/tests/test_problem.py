@@ -1,0 +1,90 @@
+"""What is taken from the body of an error."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.clients import Problem, problem_of
+from common.clients._problem import attach, parse_problem
+from common.errors import NotFoundError
+
+PROBLEM = "application/problem+json"
+
+
+def parsed(document, kind=PROBLEM):
+    return parse_problem(json.dumps(document).encode(), kind)
+
+
+def test_a_problem_document_is_read():
+    document = {
+        "type": "https://x/sold-out",
+        "title": "Sold out",
+        "status": 409,
+        "detail": "None left",
+        "instance": "/items/1",
+        "code": "SOLD_OUT",
+        "more": [1],
+    }
+    assert parsed(document, PROBLEM + "; charset=utf-8") == Problem(
+        type="https://x/sold-out",
+        title="Sold out",
+        status=409,
+        detail="None left",
+        instance="/items/1",
+        code="SOLD_OUT",
+    )
+    assert parsed(document, "application/json") == parsed(document)
+
+
+def test_the_older_envelope_is_read():
+    document = {"success": False, "error": {"code": "NO_ACCOUNT", "message": "No account"}}
+    assert parsed(document, "application/json") == Problem(title="No account", code="NO_ACCOUNT")
+
+
+def test_wrong_types_are_left_out():
+    document = {"type": 1, "title": ["x"], "status": "409", "detail": None, "code": "a b\n"}
+    assert parsed(document) == Problem()
+    assert parsed({"error": {"code": 7, "message": {}}}, "application/json") == Problem()
+
+
+def test_texts_are_bounded_and_have_no_control_characters():
+    problem = parsed({"title": "a\r\n\x1b[31mb\u2028c", "detail": "d" * 10_000, "code": "C" * 129})
+    assert problem
+    assert problem.title == "a [31mb c"
+    assert len(problem.detail or "") == 1000
+    assert problem.code is None
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"{", PROBLEM),
+        (b"[" * 100_000, PROBLEM),
+        (b"[" * 50_000, PROBLEM),
+        (b"[]", PROBLEM),
+        (b"\xff", PROBLEM),
+        (b'{"title": "x"}', "text/html"),
+        (b'{"title": "x"}', ""),
+        (b'{"id": 1}', "application/json"),
+        (b'{"title": "' + b"x" * 100_000 + b'"}', PROBLEM),
+    ],
+    ids=range(9),
+)
+def test_what_is_no_problem_is_none(content, kind):
+    assert parse_problem(content, kind) is None
+
+
+@settings(deadline=None)
+@given(st.binary(), st.sampled_from([PROBLEM, "application/json"]))
+def test_no_body_raises(content, kind):
+    parse_problem(content, kind)
+
+
+def test_a_problem_is_no_detail_that_is_shown():
+    error = NotFoundError("No such item")
+    assert problem_of(error) is None
+    attach(error, Problem(detail="canary"))
+    assert problem_of(error) == Problem(detail="canary")
+    assert "canary" not in f"{error!r}{error.to_dict()}"
