@@ -5,7 +5,7 @@ import json
 import time
 from typing import Any
 
-from common.db.postgres import PostgresConfig, PostgresDatabase
+from common.db.postgres import Listener, PostgresConfig, PostgresDatabase
 from common.domain import Event, Registry, Stream, Streams
 from common.events.core import InMemoryBroker, InMemoryTransport, StreamSpec, Transport
 from common.events.outbox import Outbox, Relay, RelayConfig
@@ -156,4 +156,29 @@ class Calls(InMemoryTransport):
 
     async def publish_many(self, messages, *, timeout=None):  # noqa: ASYNC109
         self.batches.append([each.id for each in messages])
+        return await super().publish_many(messages, timeout=timeout)
+
+
+class DeafDatabase(PostgresDatabase):
+    """A database whose listeners connect through a proxy."""
+
+    def __init__(self, config: PostgresConfig, through: str) -> None:
+        super().__init__(config)
+        self.through = through
+
+    def listen(self, *channels: str, queue_size: int = 10_000) -> Listener:
+        return Listener(config_of(self.through), channels, queue_size=queue_size)
+
+
+class Slow(InMemoryTransport):
+    """Holds messages until it is let go."""
+
+    def __init__(self, broker) -> None:
+        super().__init__(broker)
+        self.gate = asyncio.Event()
+        self.waiting = asyncio.Event()
+
+    async def publish_many(self, messages, *, timeout=None):  # noqa: ASYNC109
+        self.waiting.set()
+        await self.gate.wait()
         return await super().publish_many(messages, timeout=timeout)

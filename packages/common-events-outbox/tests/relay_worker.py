@@ -24,7 +24,8 @@ async def main(url: str, servers: str, lease: str, how: str) -> None:
 
     kind = Dying if how == "die" else NatsTransport
     config = NatsConfig.model_validate({"servers": [servers]})
-    async with connect(url) as database, kind(config) as transport:
+    # Paused in the midst of a transaction, it must not hold up the others for a minute.
+    async with connect(url, idle_transaction_seconds=2) as database, kind(config) as transport:
         relay = make_relay(database, transport, lease_seconds=float(lease), batch_size=5)
         sys.stdout.write("started\n")
         sys.stdout.flush()

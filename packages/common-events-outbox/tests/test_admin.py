@@ -15,6 +15,7 @@ from outbox_support import (
     numbers,
     run_sql,
     stored,
+    until,
 )
 
 from common.errors import ValidationError
@@ -100,6 +101,31 @@ async def test_the_status_shows_relays_and_what_waits(database, transport):
         await emptied(database)
         (relay,) = (await admin.status()).relays
         assert (relay.alive, relay.partitions) == (True, 64)
+
+
+async def test_the_status_says_why_messages_wait(postgres_url, database, transport, capsys):
+    await add(database, *[Lit(lamp=str(n)) for n in range(3)], Opened(door="d"))
+    slow = {"retry_first_seconds": 3600, "retry_max_seconds": 3600}
+    with (
+        transport.failing(PublishRejected("closed\ntoday"), subject="evt.door.>"),
+        transport.failing(PublishRejected("full"), subject="evt.lamp.>"),
+    ):
+        async with make_relay(database, transport, **slow) as relay:
+            await until(lambda: refused(database, 4))
+            assert (await relay.health()).ok  # it does its work; what waits is in the lag
+    status = await OutboxAdmin(database).status()
+    reasons = [("PUBLISH_REJECTED: full", 3), ("PUBLISH_REJECTED: closed\ntoday", 1)]
+    assert status.errors == reasons
+    code, out, _ = await asyncio.to_thread(run, capsys, postgres_url, "status")
+    assert code == 0
+    assert out.splitlines()[-2:] == [
+        "3 wait after PUBLISH_REJECTED: full",
+        "1 wait after PUBLISH_REJECTED: closed\\x0atoday",
+    ]
+
+
+async def refused(database, number: int) -> bool:
+    return (await OutboxAdmin(database).lag()).failing == number
 
 
 async def test_a_database_without_the_tables_says_what_to_do(database):
@@ -189,7 +215,7 @@ async def test_the_command_shows_and_settles(postgres_url, database, dead, capsy
     assert (await ask("lag", "--max-age", "0"))[0] == 1
     code, out, _ = await ask("prune", "--inbox-days", "1", "--archive-days", "1")
     assert (code, out) == (0, "removed 0 from the archive and 0 from the inbox\n")
-    assert (await ask("prune", "--inbox-days", "-1"))[0] == 1
+    assert (await ask("prune", "--inbox-days", "1e9"))[0] == 1
 
 
 async def test_the_command_migrates(postgres_url, database, capsys):
@@ -230,3 +256,98 @@ def test_the_command_finds_its_database(postgres_url, capsys, tmp_path, monkeypa
     error = capsys.readouterr().err
     assert "postgresql://" in error
     assert "secret" not in error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["lag", "--max-age", "nan"],
+        ["lag", "--max-age", "-1"],
+        ["lag", "--max-rows", "-1"],
+        ["lag", "--max-rows", "many"],
+        ["dead", "--limit", "x"],
+        ["dead", "--after", "-1"],
+        ["prune", "--inbox-days", "-1"],
+        ["prune", "--archive-days", "inf"],
+        ["--url", "x", "--config", "y:z", "lag"],
+        ["publish"],
+    ],
+)
+def test_nonsense_is_told_before_anything_is_asked(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: common-outbox" in capsys.readouterr().err
+
+
+async def test_every_answer_can_be_had_as_json(postgres_url, database, dead, capsys):
+    async def ask(*arguments: str):
+        code, out, _ = await asyncio.to_thread(run, capsys, postgres_url, "--json", *arguments)
+        return code, json.loads(out)
+
+    code, status = await ask("status")
+    assert (code, status["lag"]["dead"], status["free"], status["relays"]) == (0, 5, 64, [])
+    code, letters = await ask("dead", "--limit", "2")
+    assert [each["id"] for each in letters] == dead[:2]
+    assert letters[0]["died"].endswith("+00:00")
+    assert await ask("retry", dead[0], "unknown") == (1, {"done": 1, "missing": 1})
+    assert await ask("discard", dead[1]) == (0, {"done": 1, "missing": 0})
+    assert await ask("prune") == (0, {"archive": 0, "inbox": 0})
+    assert await ask("migrate", "--check") == (0, {"pending": []})
+    assert await ask("migrate") == (0, {"applied": []})
+
+
+async def test_nothing_of_a_dead_letter_moves_the_cursor(postgres_url, database, dead, capsys):
+    await run_sql(database, "UPDATE outbox_dead SET aggregateid = $1, last_error = $1", "\x1b[2J\n")
+    code, out, _ = await asyncio.to_thread(run, capsys, postgres_url, "dead")
+    assert code == 0
+    assert "\x1b" not in out
+    assert len(out.splitlines()) == 5
+    assert "key=\\x1b[2J\\x0a" in out
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        (lambda url: url.replace("postgres:", "postgres:wrong", 1), "refused the user"),
+        (lambda url: url.rpartition("/")[0] + "/nowhere", "does not exist"),
+        (lambda url: "postgresql://u:secret@127.0.0.1:1/x", "PostgreSQL"),
+        (lambda url: "nonsense", "postgresql://"),
+        (lambda url: "", "postgresql://"),
+    ],
+)
+def test_a_wrong_url_is_told_without_its_password(postgres_url, broken, told, capsys):
+    url = broken(postgres_url)
+    code, out, error = run(capsys, url, "status")
+    assert (code, out) == (1, "")
+    assert told in error
+    assert len(error.splitlines()) == 1
+    for secret in ("secret", postgres_url.partition("@")[0].rpartition(":")[2]):
+        assert secret not in error
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["lag"], ["dead"], ["retry", "x"], ["discard", "--all"]]
+)
+async def test_each_command_tells_of_missing_tables(postgres_url, database, capsys, command):
+    await run_sql(database, "DROP TABLE outbox, outbox_dead")
+    code, out, error = await asyncio.to_thread(run, capsys, postgres_url, *command)
+    assert (code, out) == (1, "")
+    assert "common-outbox migrate" in error
+    assert "Traceback" not in error
+
+
+def test_a_configuration_that_raises_is_told(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outbox_broken.py").write_text(
+        "from common.db.postgres import PostgresConfig\n"
+        "def fails():\n    raise RuntimeError('secret')\n"
+        "def wrong():\n    return PostgresConfig(url='mysql://u:secret@h/d')\n"
+    )
+    (tmp_path / "outbox_unreadable.py").write_text("this is no Python: secret")
+    for name in ("outbox_broken:fails", "outbox_broken:wrong", "outbox_unreadable:config"):
+        assert main(["--config", name, "lag"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("common-outbox: ")
+        assert "secret" not in error

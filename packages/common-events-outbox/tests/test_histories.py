@@ -10,7 +10,12 @@ did not was never seen, and each account's events are in the order of its change
 import sys
 
 import pytest
-from outbox_history import Play
+
+pytest.importorskip("common.events.nats")  # what the processes publish to
+
+from outbox_history import Play, Program
+
+from common.testing import ManagedProcess
 
 FEW = (
     "postgres cut off",
@@ -46,3 +51,25 @@ async def show(play, capsys, **options):
     finally:
         with capsys.disabled():
             sys.stderr.write(f"\n{play.summary()}\n")
+
+
+async def test_a_process_that_ends_by_itself_fails_a_history(tmp_path):
+    async with Program("writer", "writer 1", tmp_path / "log", {}) as writer:
+        await writer.wait(60)  # it lacks its arguments
+        with pytest.raises(AssertionError, match=r"writer 1 ended by itself with 1:[^$]*TypeError"):
+            writer.inspect()
+
+
+async def test_a_process_that_was_killed_here_does_not(tmp_path):
+    class Sleeper(Program):
+        def __init__(self) -> None:
+            super().__init__("writer", "writer 1", tmp_path / "log", {})
+            self._command = [sys.executable, "-c", "import time; time.sleep(3600)"]
+
+    async with Sleeper() as one, Sleeper() as other:
+        assert one.inspect() is None
+        one.kill()
+        assert one.inspect() == -9
+        ManagedProcess.kill(other)  # as the system does that is out of memory
+        with pytest.raises(AssertionError, match="ended by itself with -9"):
+            other.inspect()

@@ -4,13 +4,17 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from outbox_support import REGISTRY, STREAMS, Lit, count, run_sql, value
+from outbox_support import REGISTRY, STREAMS, Lit, count, run_sql, until, value
 
 from common.db.core import UnitOfWork
 from common.db.core.testing import cancel_at_every_await
 from common.events.core import Constant, EventBus, EventContext, InMemoryTransport, Retry
 from common.events.outbox import OutboxNotMigrated, SqlInbox
 from common.events.outbox._sql import fetch
+
+WAITING = """\
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%inbox%'"""
 
 
 async def effect(tx: UnitOfWork, consumer: str, number: int = 0) -> None:
@@ -66,7 +70,7 @@ async def test_a_concurrent_duplicate_waits_for_the_first(database, fails):
     one = asyncio.create_task(first())
     await entered.wait()
     other = asyncio.create_task(second())
-    await asyncio.sleep(0.2)
+    await until(lambda: value(database, WAITING))
     assert not other.done()
     leave.set()
     await asyncio.gather(one, return_exceptions=True)

@@ -1,6 +1,8 @@
 """Making the tables: by their own migrations, and within a service's."""
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from alembic import op
@@ -8,9 +10,11 @@ from outbox_support import Lit, add, config_of, count, run_sql, value
 
 from common.db.core import UnsupportedOperation
 from common.db.postgres import PostgresConfig, PostgresDatabase
-from common.db.postgres.migrations import MigrationManager
+from common.db.postgres.migrations import MigrationError, MigrationManager
 from common.errors import ValidationError
-from common.events.outbox._schema import DOWNGRADES, UPGRADES
+from common.events.outbox import OutboxNotMigrated
+from common.events.outbox._command import main
+from common.events.outbox._schema import DOWNGRADES, SIGNS, UPGRADES
 from common.events.outbox.migrations import (
     OUTBOX_TABLES,
     OutboxMigrations,
@@ -85,12 +89,66 @@ async def test_a_services_own_history_does_not_meet_it(config, tmp_path):
     assert await OutboxMigrations(config).pending() == []
 
 
-async def test_a_revision_of_a_service_makes_the_same_tables(config, tmp_path):
-    service = MigrationManager(config, tmp_path / "migrations")
+async def owning(config: PostgresConfig, folder: Path) -> MigrationManager:
+    """Return the migrations of a service that makes the tables itself."""
+    service = MigrationManager(config, folder, ignore_tables=OUTBOX_TABLES)
     await service.init()
     written = await service.revision("outbox", autogenerate=False)
     assert written is not None
     written.path.write_text(OWN_REVISION.format(written.id))
+    return service
+
+
+@pytest.mark.parametrize("schema", [None, 'o\'brien "x"'])
+async def test_tables_of_a_services_own_history_are_seen_and_left_alone(
+    postgres_url, config, tmp_path, capsys, schema
+):
+    config = config.model_copy(update={"schema_name": schema})
+    service = await owning(config, tmp_path / "migrations")
+    manager = OutboxMigrations(config)
+    options = ["--url", postgres_url, *(["--schema", schema] if schema else [])]
+
+    async def ask(*arguments: str):
+        code = await asyncio.to_thread(main, [*options, "migrate", *arguments])
+        return code, capsys.readouterr().out
+
+    assert await ask("--check") == (1, "not applied: 0001\n")
+    async with PostgresDatabase(config) as database:
+        with pytest.raises(OutboxNotMigrated, match=r"upgrade_outbox.*service's own"):
+            await add(database, Lit(lamp="a"))
+    await service.upgrade()
+    assert await ask("--check") == (0, "")
+    assert await ask() == (0, "nothing\n")
+    assert await manager.current() == ("0001",)
+    assert await manager.downgrade("base") == []
+    async with PostgresDatabase(config) as database:
+        await add(database, Lit(lamp="a"))
+    await service.downgrade("base")
+    assert await ask("--check") == (1, "not applied: 0001\n")
+    assert await manager.upgrade() == ["0001"]  # from now on its own
+
+
+async def test_a_service_that_lacks_a_newer_revision_is_told_to_call_it(
+    config, tmp_path, monkeypatch
+):
+    service = await owning(config, tmp_path / "migrations")
+    await service.upgrade()
+    before = await tables(config)
+    manager = OutboxMigrations(config)
+    (first,) = await manager.history()
+
+    async def history():
+        return [first, replace(first, id="0002", down=("0001",))]
+
+    monkeypatch.setattr(manager, "history", history)
+    assert await manager.pending() == ["0002"]
+    with pytest.raises(MigrationError, match=r'upgrade_outbox\(op, "0002"\)'):
+        await manager.upgrade()
+    assert await tables(config) == before
+
+
+async def test_a_revision_of_a_service_makes_the_same_tables(config, tmp_path):
+    service = await owning(config, tmp_path / "migrations")
     await service.upgrade()
     assert await tables(config) == {*OUTBOX_TABLES, "alembic_version"} - {"outbox_version"}
     async with PostgresDatabase(config) as database:
@@ -111,7 +169,7 @@ async def test_the_queue_is_vacuumed_early_and_keeps_its_file(config):
 
 
 def test_every_revision_can_be_undone_and_unknown_ones_are_told():
-    assert list(UPGRADES) == list(DOWNGRADES)
+    assert list(UPGRADES) == list(DOWNGRADES) == list(SIGNS)
     for call in (upgrade_outbox, downgrade_outbox):
         with pytest.raises(ValidationError, match="0001"):
             call(op, "9999")

@@ -24,7 +24,7 @@ from outbox_support import (
 from wire import WireCounter
 
 from common.context import Context, bind
-from common.db.core import Isolation, SessionStateError, open_database
+from common.db.core import CheckError, Isolation, SessionStateError, open_database
 from common.db.core.testing import cancel_at_every_await
 from common.domain import Keyed, PublishNotAllowedError, UnknownStreamError
 from common.errors import ValidationError
@@ -138,6 +138,23 @@ async def test_what_cannot_leave_is_refused_before_anything_is_written(database,
     assert await value(database, "SELECT array_agg(aggregateid) FROM outbox") == ["still usable"]
 
 
+async def test_a_key_that_cannot_be_stored_is_refused_before_anything_is_written(database):
+    outbox = make_outbox()
+    async with database.transaction() as tx:
+        for key in ("a\0b", "x" * 1025):
+            with pytest.raises(ValueError, match="key"):
+                await outbox.add(tx, Lit(lamp=key))
+        await outbox.add(tx, Lit(lamp="still usable"))
+    assert await value(database, "SELECT array_agg(aggregateid) FROM outbox") == ["still usable"]
+
+
+async def test_only_partitions_that_relays_know_are_stored(database):
+    await add(database, Lit(lamp="a"))
+    for partition in (-1, 64):
+        with pytest.raises(CheckError):
+            await run_sql(database, "UPDATE outbox SET partition = $1", partition)
+
+
 async def test_a_service_that_is_not_declared_is_told_so(database):
     outbox = Outbox(source="/strangers", registry=REGISTRY, streams=STREAMS)
     async with database.transaction() as tx:
@@ -195,7 +212,7 @@ async def test_any_isolation_will_do(database):
 async def test_tables_in_a_schema_of_their_own(postgres_url, transport, broker):
     from common.events.outbox.migrations import OutboxMigrations
 
-    odd = 'it\'s "odd"'
+    odd = 'it\'s "odd" {outbox} %s :x $1'
     async with connect(postgres_url, schema_name=odd) as database:
         await OutboxMigrations(config_of(postgres_url, schema_name=odd)).upgrade()
         async with make_relay(database, transport, archive=True, poll_interval_seconds=60):

@@ -45,16 +45,17 @@ def test_a_relay_that_cannot_publish_is_not_woken_until_it_can():
     assert pace.announced
 
 
-def test_a_stream_is_left_alone_longer_each_time_up_to_a_limit():
-    holds = Holds(1.0)
+def test_a_stream_is_left_alone_longer_each_time_up_to_a_few_seconds():
+    holds = Holds()
     assert holds.wait() == float("inf")
     waits = []
-    for _ in range(8):
+    for _ in range(40):
         holds.hold("LAMP")
         waits.append(holds.wait())
     assert 0 < waits[0] <= 0.2
-    assert all(wait <= 1 for wait in waits)
-    assert min(waits[4:]) > 0.4
+    assert all(wait <= 5 for wait in waits)
+    assert min(waits[5:]) > 2  # even so, an idle relay has little to do
+    assert len({round(wait, 3) for wait in waits[5:]}) > 10  # not all relays at once
     assert holds.streams == ["LAMP"]
     assert holds.due() == []
     holds.free("LAMP")

@@ -7,9 +7,11 @@ import time
 import pytest
 from outbox_support import (
     Calls,
+    DeafDatabase,
     Flashed,
     Lit,
     Opened,
+    Slow,
     add,
     by_key,
     change,
@@ -26,10 +28,9 @@ from outbox_support import (
     value,
 )
 
-from common.context import observe
 from common.db.core import ConnectionLost
 from common.db.core.testing import cancel_at_every_await
-from common.db.postgres import Listener, PostgresConfig, PostgresDatabase
+from common.db.postgres import PostgresDatabase
 from common.errors import DatabaseError
 from common.events.core import (
     BrokerUnavailable,
@@ -41,7 +42,7 @@ from common.events.core import (
     PublishTimeout,
     TransportClosed,
 )
-from common.events.outbox import OutboxNotMigrated
+from common.events.outbox import OutboxNotMigrated, Relay
 from common.events.outbox._sql import names_of
 from common.testing import FaultProxy
 
@@ -96,37 +97,41 @@ async def test_order_of_each_key_holds_with_two_relays_and_four_writers(
     assert all(each == list(range(1, len(each) + 1)) for each in found.values())
 
 
+SLEEPY = {"poll_interval_seconds": 3_600, "lease_seconds": 3_600}
+
+
 async def test_a_relay_that_sleeps_is_woken_by_the_commit(database, transport, broker):
-    async with make_relay(database, transport, poll_interval_seconds=3600, lease_seconds=3600):
-        await until_asleep(database)
+    async with make_relay(database, transport, **SLEEPY) as relay:
+        await asleep(relay)
         for n in range(3):
             await add(database, Lit(lamp="a", number=n))
             await until(lambda n=n: len(stored(broker)) == n + 1)
 
 
-async def until_asleep(database: PostgresDatabase) -> None:
-    """Wait until a relay listens, and has had the time to fall asleep."""
-
-    async def listens() -> bool:
-        return await value(
-            database,
-            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
-            " AND datname = current_database())",
-        )
-
-    await until(listens)
-    await asyncio.sleep(0.5)
+async def test_writers_that_name_the_schema_public_wake_relays_that_do_not(
+    postgres_url, database, transport, broker
+):
+    async with make_relay(database, transport, **SLEEPY) as relay:
+        await asleep(relay)
+        async with connect(postgres_url, schema_name="public") as named:
+            await add(named, Lit(lamp="a"))
+            await until(lambda: numbers(broker) == [0])
 
 
-class DeafDatabase(PostgresDatabase):
-    """A database whose listeners connect through a proxy."""
+async def asleep(relay: Relay) -> None:
+    """Wait until a relay sleeps from which only a notification can wake it in time."""
+    await until(lambda: relay._wake.listening)
+    sleeps: list[float] = []
+    sleep = relay._wake.sleep
 
-    def __init__(self, config: PostgresConfig, through: str) -> None:
-        super().__init__(config)
-        self.through = through
+    async def noted(seconds: float) -> None:
+        sleeps.append(seconds)
+        await sleep(seconds)
 
-    def listen(self, *channels: str, queue_size: int = 10_000) -> Listener:
-        return Listener(config_of(self.through), channels, queue_size=queue_size)
+    relay._wake.sleep = noted  # type: ignore[method-assign]
+    relay._pace._pause = relay.config.poll_interval_seconds
+    relay._wake.now()
+    await until(lambda: sleeps[-1:] > [600.0])
 
 
 async def test_without_notifications_the_relay_polls_and_listens_again_later(
@@ -149,21 +154,18 @@ async def test_without_notifications_the_relay_polls_and_listens_again_later(
 
 
 async def test_an_idle_relay_asks_seldom(database, transport):
-    asked: list[str] = []
+    relay = make_relay(database, transport, poll_interval_seconds=30, upkeep_seconds=3600)
+    asked, read = 0, relay._statements.read
 
-    class Watch:
-        def on_start(self, op) -> None:
-            if op.name == "select outbox" or op.name == "select":
-                asked.append(op.name)
+    async def counted(*arguments, **options):
+        nonlocal asked
+        asked += 1
+        return await read(*arguments, **options)
 
-        def on_end(self, op) -> None:
-            pass
-
-    async with make_relay(database, transport, poll_interval_seconds=30, upkeep_seconds=3600):
-        await until_asleep(database)
-        with observe(Watch()):
-            await asyncio.sleep(1)
-    assert len(asked) <= 12  # naps that double from 5 ms
+    relay._statements.read = counted  # type: ignore[method-assign]
+    async with relay:
+        await asyncio.sleep(2)
+    assert 0 < asked <= 15  # naps that double from 5 ms, and some news at its start
 
 
 async def test_a_plan_made_for_an_empty_table_does_not_read_all_of_a_full_one(
@@ -440,50 +442,6 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(
             await emptied(database)
 
 
-# Clocks
-
-
-async def test_only_the_databases_clock_counts(database, broker, monkeypatch):
-    """A relay whose host is two days ahead or behind shares, retries and measures as any other."""
-    outbox = make_outbox()
-    real = time.time
-    refuse = True
-
-    def judge(message):
-        return PublishRejected("no") if refuse and message.key == "bad" else None
-
-    async with Picky(broker, judge) as transport:
-        await declare_all(transport)
-        for hours in (48, -48):
-            monkeypatch.setattr(time, "time", lambda h=hours: real() + h * 3600)
-            refuse = True
-            await add(database, Lit(lamp="bad"), outbox=outbox)
-            async with make_relay(database, transport, attempts=100) as relay:
-                for n in range(20):
-                    await add(database, Lit(lamp=str(n)), outbox=outbox)
-
-                async def only_bad() -> bool:
-                    return await count(database) == 1
-
-                await until(only_bad)
-                assert 0 <= (await relay.lag()).age < 60
-                lease = await run_sql(
-                    database,
-                    "SELECT extract(epoch FROM max(expires_at) - clock_timestamp()) "
-                    "FROM outbox_lease",
-                )
-                assert 0 < lease[0][0] <= 3
-
-                async def tried_again() -> bool:
-                    return (
-                        await value(database, "SELECT coalesce(max(attempts), 0) FROM outbox") >= 3
-                    )
-
-                await until(tried_again)
-                refuse = False
-                await emptied(database)
-
-
 # Ending
 
 
@@ -532,20 +490,6 @@ async def test_cancelling_the_relay_at_any_await_loses_nothing(database, broker)
     ids = [each["id"] for each in stored(broker)]
     assert set(ids) >= set(added)
     assert len(ids) == len(set(ids))
-
-
-class Slow(InMemoryTransport):
-    """Holds messages until it is let go."""
-
-    def __init__(self, broker) -> None:
-        super().__init__(broker)
-        self.gate = asyncio.Event()
-        self.waiting = asyncio.Event()
-
-    async def publish_many(self, messages, *, timeout=None):  # noqa: ASYNC109
-        self.waiting.set()
-        await self.gate.wait()
-        return await super().publish_many(messages, timeout=timeout)
 
 
 async def test_stopping_finishes_what_is_in_hand_and_leaves_the_rest(database, broker):

@@ -19,6 +19,10 @@ _RELAYS: Final = """\
 SELECT r.owner, r.started_at, r.expires_at >= clock_timestamp(), count(l.owner), r.waiting
 FROM {relay} r LEFT JOIN {lease} l ON l.owner = r.owner AND l.expires_at >= clock_timestamp()
 GROUP BY r.owner ORDER BY r.started_at"""
+_ERRORS: Final = """\
+SELECT coalesce(last_error, ''), count(*)
+FROM (SELECT last_error FROM {outbox} WHERE next_attempt_at IS NOT NULL LIMIT {batch}) AS r
+GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 5"""
 _FREE: Final = """\
 SELECT count(*) FROM {lease} WHERE owner IS NULL OR expires_at < clock_timestamp()"""
 _DEAD: Final = """\
@@ -73,11 +77,14 @@ class OutboxStatus:
         lag: What waits.
         relays: Who publishes it.
         free: Partitions that no relay holds.
+        errors: Why messages wait for another attempt: up to five reasons, and how many messages
+            have each, of the first thousand.
     """
 
     lag: Lag
     relays: Sequence[RelayStatus]
     free: int
+    errors: Sequence[tuple[str, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +144,12 @@ class OutboxAdmin:
     async def status(self) -> OutboxStatus:
         """Return what waits, and who publishes it."""
         lag = await self.lag()
-        rows = await self._fetch(
-            "select",
-            "outbox_relay",
-            _RELAYS,
+        rows = await self._fetch("select", "outbox_relay", _RELAYS)
+        free = await self._fetch("select", "outbox_lease", _FREE)
+        errors = await self._fetch("select", "outbox", _ERRORS) if lag.failing else []
+        return OutboxStatus(
+            lag, [RelayStatus(*row) for row in rows], free[0][0], [(*row,) for row in errors]
         )
-        free = await self._fetch(
-            "select",
-            "outbox_lease",
-            _FREE,
-        )
-        return OutboxStatus(lag, [RelayStatus(*row) for row in rows], free[0][0])
 
     async def dead(self, *, limit: int = 100, after: int = 0) -> list[DeadLetter]:
         """Return dead letters, oldest first.
@@ -236,9 +238,8 @@ class OutboxAdmin:
 
     async def _fetch(self, name: str, table: str, sql: str, *values: object) -> Sequence[Record]:
         try:
-            statement = self._names.sql(
-                sql, columns=_COLUMNS, some=self._names.sql(_SOME, batch=_BATCH)
-            )
+            some = self._names.sql(_SOME, batch=_BATCH)
+            statement = self._names.sql(sql, columns=_COLUMNS, some=some, batch=_BATCH)
             return await fetch(self._database, name, table, statement, *values)
         except AppError as error:
             raise explained(error) from error.__cause__

@@ -5,12 +5,13 @@ import asyncio
 import dataclasses
 import importlib
 import json
+import math
 import sys
 import tomllib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pydantic
 from pydantic import SecretStr
@@ -21,6 +22,8 @@ from common.events.outbox._admin import DeadLetter, OutboxAdmin, OutboxStatus
 from common.events.outbox._lag import Lag
 
 Result = tuple[list[str], int]
+
+_MOST_DAYS: Final = 36_500
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,11 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("status", help="what waits, who publishes it")
     lag = commands.add_parser("lag", help="how far behind; exit code 1 above the limits")
-    lag.add_argument("--max-rows", type=int, metavar="N", help="most messages that may wait")
-    lag.add_argument("--max-age", type=float, metavar="SECONDS", help="longest a message may wait")
+    lag.add_argument("--max-rows", type=_count, metavar="N", help="most messages that may wait")
+    lag.add_argument(
+        "--max-age", type=_amount, metavar="SECONDS", help="longest a message may wait"
+    )
     dead = commands.add_parser("dead", help="list dead letters")
-    dead.add_argument("--limit", type=int, default=100)
-    dead.add_argument("--after", type=int, default=0, metavar="POSITION")
+    dead.add_argument("--limit", type=_count, default=100)
+    dead.add_argument("--after", type=_count, default=0, metavar="POSITION")
     for name, text in (
         ("retry", "put dead letters back into the outbox, behind all that waits"),
         ("discard", "delete dead letters for good"),
@@ -71,12 +76,26 @@ def _parser() -> argparse.ArgumentParser:
         some.add_argument("--all", action="store_true", help="all of them")
         some.add_argument("--type", help="of this type only, such as call.completed")
     prune = commands.add_parser("prune", help="remove what is old from archive and inbox")
-    prune.add_argument("--archive-days", type=float, metavar="DAYS")
-    prune.add_argument("--inbox-days", type=float, metavar="DAYS")
+    prune.add_argument("--archive-days", type=_amount, metavar="DAYS")
+    prune.add_argument("--inbox-days", type=_amount, metavar="DAYS")
     migrate = commands.add_parser("migrate", help="make or update the tables")
     migrate.add_argument("target", nargs="?", default="head")
     migrate.add_argument("--check", action="store_true", help="exit code 1 if that is needed")
     return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return number
+
+
+def _amount(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return number
 
 
 async def _run(options: argparse.Namespace) -> Result:
@@ -96,9 +115,11 @@ async def _migrate(config: PostgresConfig, options: argparse.Namespace) -> Resul
     manager = OutboxMigrations(config)
     if options.check:
         pending = await manager.pending()
-        return [f"not applied: {each}" for each in pending], 1 if pending else 0
+        shown = [f"not applied: {each}" for each in pending]
+        return _json({"pending": pending}) if options.json else shown, 1 if pending else 0
     applied = await manager.upgrade(options.target)
-    return [f"applied {each}" for each in applied] or ["nothing"], 0
+    shown = [f"applied {each}" for each in applied] or ["nothing"]
+    return _json({"applied": applied}) if options.json else shown, 0
 
 
 async def _answer(admin: OutboxAdmin, options: argparse.Namespace) -> Result:
@@ -119,13 +140,16 @@ async def _answer(admin: OutboxAdmin, options: argparse.Namespace) -> Result:
             archive, inbox = await admin.prune(
                 archive=_days(options.archive_days), inbox=_days(options.inbox_days)
             )
-            return [f"removed {archive} from the archive and {inbox} from the inbox"], 0
+            shown = [f"removed {archive} from the archive and {inbox} from the inbox"]
+            return _json({"archive": archive, "inbox": inbox}) if options.json else shown, 0
         case "retry":
             done = await admin.retry(options.ids or None, type=options.type)
         case _:
             done = await admin.discard(options.ids or None, type=options.type)
     verb = "put back" if options.command == "retry" else "discarded"
     missing = max(0, len(set(options.ids)) - done)
+    if options.json:
+        return _json({"done": done, "missing": missing}), 1 if missing else 0
     lines = [f"{verb} {done}"] + [f"{missing} of the ids are no dead letters"] * bool(missing)
     return lines, 1 if missing else 0
 
@@ -135,7 +159,7 @@ def _status(status: OutboxStatus) -> list[str]:
     for each in status.relays:
         state = "alive" if each.alive else "gone"
         lines.append(f"relay {each.owner}: {state}, {each.partitions} partitions")
-    return lines
+    return [*lines, *(_shown(f"{number} wait after {error}") for error, number in status.errors)]
 
 
 def _lag(lag: Lag) -> str:
@@ -146,27 +170,30 @@ def _lag(lag: Lag) -> str:
 
 
 def _dead(letter: DeadLetter) -> str:
-    return (
+    return _shown(
         f"{letter.position}  {letter.id}  {letter.type}  key={letter.key}  {letter.size} bytes  "
         f"{letter.died:%Y-%m-%d %H:%M:%S}  {letter.attempts} attempts  {letter.error}"
     )
 
 
-def _json(value: Any) -> list[str]:
-    if isinstance(value, list):
-        plain: object = [dataclasses.asdict(each) for each in value]
-    else:
-        plain = dataclasses.asdict(value)
-    return [json.dumps(plain, default=_plain)]
+def _shown(line: str) -> str:
+    # Keys and errors come from outside: none may move the cursor of a terminal.
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in line)
 
 
-def _plain(value: object) -> str:
+def _json(value: object) -> list[str]:
+    return [json.dumps(value, default=_plain)]
+
+
+def _plain(value: Any) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _days(days: float | None) -> timedelta | None:
-    if days is not None and not 0 <= days <= 36_500:
-        raise ValidationError("days are 0 to 36500")
+    if days is not None and days > _MOST_DAYS:
+        raise ValidationError(f"days are 0 to {_MOST_DAYS}")
     return None if days is None else timedelta(days=days)
 
 
@@ -221,6 +248,10 @@ def _load(name: str) -> PostgresConfig:
         found = found() if callable(found) else found
     except (ImportError, AttributeError, TypeError) as error:
         raise ValidationError(f"--config {name}: {error}") from error
+    except pydantic.ValidationError:
+        raise
+    except Exception as error:  # of code that is not ours, and may quote secrets
+        raise ValidationError(f"--config {name}: it raised {type(error).__name__}") from error
     if not isinstance(found, PostgresConfig):
         raise ValidationError(f"{name} is no PostgresConfig")
     return found

@@ -20,7 +20,8 @@ class RelayConfig(BaseModel):
         attempts: How often a message the broker refuses is tried, before it becomes a dead
             letter. Attempts that fail because the broker is away do not count.
         retry_first_seconds: Pause after the first refusal; it doubles with each further one.
-        retry_max_seconds: Longest pause after a refusal, and while the broker is away.
+        retry_max_seconds: Longest pause after a refusal. A broker that is away is tried again
+            after a few seconds, whatever this is.
         archive: Keep what was published in the table ``outbox_archive``.
         keep_archive: Age at which archived messages are removed.
         keep_inbox: Age at which marks of `SqlInbox` in this database are removed; ``None``:

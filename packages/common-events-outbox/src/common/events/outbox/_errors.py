@@ -7,6 +7,10 @@ _MISSING = ("42P01", "42703", "42883", "3F000")
 """PostgreSQL's undefined_table, undefined_column, undefined_function, invalid_schema_name."""
 
 
+_READ_ONLY = "25006"
+"""read_only_sql_transaction: the server has become a standby, and is replaced."""
+
+
 class OutboxNotMigrated(DatabaseError):  # noqa: N818 - says what is
     """The database lacks the tables of this package, or has those of another version."""
 
@@ -22,8 +26,9 @@ def explained(error: AppError) -> AppError:
     cause = error.__cause__
     missing = str(cause.args[0]) if cause is not None and cause.args else "a table is missing"
     return OutboxNotMigrated(
-        f"{missing}: run `common-outbox migrate` on this database, or give the relay the one in "
-        "which the services write",
+        f"{missing}: migrate this database, by `common-outbox migrate` or, if a revision of the "
+        "service calls `upgrade_outbox`, by the service's own migrations; or name the database "
+        "and schema in which the services write",
         error_code=getattr(error, "error_code", None),
         cause=error,
     )
@@ -34,4 +39,6 @@ def passes(error: Exception) -> bool:
 
     All that is repeated after one bears being done twice.
     """
-    return isinstance(error, CommitOutcomeUnknown) or is_retryable(error)
+    if isinstance(error, CommitOutcomeUnknown) or is_retryable(error):
+        return True
+    return getattr(error, "error_code", None) == _READ_ONLY

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _FIRST_PAUSE: Final = 0.2
+_MAX_PAUSE: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -17,12 +18,11 @@ class _Hold:
 class Holds:
     """Remembers which streams to leave alone, and for how long.
 
-    Args:
-        longest: Most seconds between two looks at a stream.
+    That is a few seconds at most: all of a stream waits for it, unlike for a message that was
+    refused, and a look costs one small batch.
     """
 
-    def __init__(self, longest: float) -> None:
-        self._longest = longest
+    def __init__(self) -> None:
         self._held: dict[str, _Hold] = {}
 
     @property
@@ -43,10 +43,14 @@ class Holds:
     def hold(self, stream: str) -> None:
         """Leave a stream alone, longer each time."""
         failures = self._held[stream].failures + 1 if stream in self._held else 0
-        pause = min(self._longest, _FIRST_PAUSE * 2.0 ** min(failures, 16))
+        pause = min(_MAX_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures, 16))
         until = time.monotonic() + random.uniform(pause / 2, pause)  # noqa: S311
         self._held[stream] = _Hold(until, failures)
 
     def free(self, stream: str) -> None:
         """The broker takes it."""
         self._held.pop(stream, None)
+
+    def clear(self) -> None:
+        """Whether the broker takes any is for others to find out."""
+        self._held.clear()

@@ -1,7 +1,6 @@
 """Which partitions a relay publishes: leases in the database, by the database's clock."""
 
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -9,7 +8,7 @@ from typing import Final
 from common.db.core import UnitOfWork
 from common.db.postgres import PostgresDatabase
 from common.events.outbox._schema import PARTITIONS, Names
-from common.events.outbox._sql import Record, fetch
+from common.events.outbox._sql import Record, fetch, idle_limit
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +17,8 @@ LEASES_CHANGED: Final = "leases"
 
 _HASTE_SECONDS: Final = 1.0
 
-# Also forgets relays that died: nobody else would take back that they want to be woken.
+# Also forgets relays that died: nobody else would take back that they want to be woken. One that
+# was paused in the midst of a transaction has its row locked: nobody may wait for that.
 _LIVE: Final = """\
 WITH me AS (
     INSERT INTO {relay} AS r (owner, expires_at)
@@ -26,10 +26,17 @@ WITH me AS (
     ON CONFLICT (owner) DO UPDATE SET expires_at = EXCLUDED.expires_at
     RETURNING xmax = 0 AS joined
 ), gone AS (
-    DELETE FROM {relay} WHERE owner <> $1 AND expires_at < clock_timestamp()
+    DELETE FROM {relay} WHERE owner IN (
+        SELECT owner FROM {relay} WHERE owner <> $1 AND expires_at < clock_timestamp()
+        FOR UPDATE SKIP LOCKED)
 )
-SELECT 1 + (SELECT count(*) FROM {relay} WHERE owner <> $1 AND expires_at >= clock_timestamp()),
-    (SELECT joined FROM me)"""
+SELECT (SELECT joined FROM me), count(*), count(*) FILTER (WHERE owner < $1),
+    set_config('idle_in_transaction_session_timeout', $3, true)
+FROM {relay} WHERE owner <> $1 AND expires_at >= clock_timestamp()"""
+# A table that somebody has emptied, as tests do, would stop all relays without a word.
+_FILL: Final = """\
+INSERT INTO {lease} (partition) SELECT n FROM generate_series(0, {last}) n
+WHERE NOT EXISTS (SELECT FROM {lease} l WHERE l.partition = n) ON CONFLICT DO NOTHING"""
 _RENEW: Final = """\
 UPDATE {lease} SET expires_at = clock_timestamp() + $2 * interval '1 second'
 WHERE owner = $1 RETURNING partition, fence"""
@@ -73,9 +80,11 @@ class Leases:
         self._names = names
         self._owner = owner
         self._seconds = seconds
+        self._idle = idle_limit(database, lease=seconds)
         self._held: dict[int, int] = {}
         self._expires = 0.0
         self._due = 0.0
+        self._renewal = 0.0
 
     @property
     def held(self) -> Mapping[int, int]:
@@ -89,20 +98,33 @@ class Leases:
 
     @property
     def due(self) -> float:
-        """Seconds until they should be renewed; 0 or less: now."""
+        """Seconds until `keep` should be called; 0 or less: now."""
         return self._due - time.monotonic()
+
+    @property
+    def fading(self) -> bool:
+        """Whether they should be renewed, however much is in hand."""
+        return time.monotonic() >= self._renewal
 
     def share_anew(self) -> None:
         """Let `keep` be due at once."""
         self._due = 0.0
 
-    async def keep(self) -> None:
-        """Renew what is held, hand back what is more than a fair share, take what is free."""
+    async def keep(self) -> bool:
+        """Renew what is held, hand back what is more than a fair share, take what is free.
+
+        Returns:
+            Whether the others did not know of this relay, or not any more.
+        """
         start = time.monotonic()
         async with self._database.transaction() as tx:
-            ((relays, joined),) = await self._fetch(tx, _LIVE, self._owner, self._seconds)
+            ((joined, others, before, _),) = await self._fetch(
+                tx, _LIVE, self._owner, self._seconds, self._idle
+            )
+            if joined:
+                await self._fetch(tx, _FILL)
             held = await self._renewed(tx)
-            fair = math.ceil(PARTITIONS / relays)
+            fair = _share(others + 1, before)
             if len(held) > fair:
                 surplus = sorted(held)[fair:]
                 await self._fetch(tx, _RELEASE, self._owner, surplus, LEASES_CHANGED)
@@ -112,16 +134,19 @@ class Leases:
                 held |= dict(await self._fetch(tx, _TAKE, self._owner, self._seconds, missing))
                 if joined and len(held) < fair:
                     await self._fetch(tx, _TELL, LEASES_CHANGED)
-        self._note(held, start, hasty=len(held) < fair)
+        self._note(held, start)
+        pause = self._seconds / 3
+        self._due = start + (min(pause, _HASTE_SECONDS) if len(held) < fair else pause)
+        return bool(joined)
 
     async def renew(self) -> None:
-        """Renew what is held, and no more: messages of it are in hand."""
+        """Renew what is held, and no more: messages of it are in hand. `keep` stays due."""
         start = time.monotonic()
-        self._note(await self._renewed(self._database), start, hasty=False)
+        self._note(await self._renewed(self._database), start)
 
     async def hand_back(self) -> None:
         """Let others have everything, now."""
-        self._held, self._due = {}, 0.0
+        self._held, self._due, self._renewal = {}, 0.0, 0.0
         async with self._database.transaction() as tx:
             await self._fetch(tx, _RELEASE, self._owner, None, LEASES_CHANGED)
             await self._fetch(tx, _LEAVE, self._owner)
@@ -136,9 +161,10 @@ class Leases:
     async def _fetch(
         self, gate: UnitOfWork | PostgresDatabase, statement: str, *values: object
     ) -> Sequence[Record]:
-        return await fetch(gate, "lease", "outbox_lease", self._names.sql(statement), *values)
+        sql = self._names.sql(statement, last=PARTITIONS - 1)
+        return await fetch(gate, "lease", "outbox_lease", sql, *values)
 
-    def _note(self, held: dict[int, int], start: float, *, hasty: bool) -> None:
+    def _note(self, held: dict[int, int], start: float) -> None:
         lost = [each for each, fence in self._held.items() if held.get(each) != fence]
         if lost and self._expires < start:
             log.warning(
@@ -147,5 +173,15 @@ class Leases:
             )
         self._held = held
         self._expires = start + self._seconds
-        pause = self._seconds / 3
-        self._due = start + (min(pause, _HASTE_SECONDS) if hasty else pause)
+        self._renewal = start + self._seconds / 3
+
+
+def _share(relays: int, before: int) -> int:
+    """Return how many partitions are for the relay that has so many before it.
+
+    Example:
+        >>> [_share(3, place) for place in range(3)]
+        [22, 21, 21]
+    """
+    each, left = divmod(PARTITIONS, relays)
+    return each + (before < left)

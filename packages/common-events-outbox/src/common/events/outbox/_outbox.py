@@ -29,6 +29,10 @@ WITH added AS (
 )
 SELECT pg_notify({channel}, '') WHERE EXISTS (SELECT FROM {relay} WHERE waiting)"""
 
+_FRAME: Final = len("NATS/1.0\r\nNats-Msg-Id: \r\n\r\n")
+_HEADER: Final = len(": \r\n")
+"""Framing of a header; NATS counts all of it (`max_payload`)."""
+
 _SLICE: Final = 250
 """Messages encoded before other tasks get their turn."""
 
@@ -58,8 +62,8 @@ class Outbox:
         registry: The message classes.
         streams: Which stream keeps a message, and who may publish it.
         mode: Where the envelope goes; see `Codec`.
-        max_payload: Most bytes of a message, so that what the broker would refuse is refused
-            here; NATS' default.
+        max_payload: Most bytes of a message with its headers, so that what the broker would
+            refuse is refused here; NATS' default.
 
     Raises:
         ValueError: The source cannot be sent.
@@ -128,7 +132,8 @@ class Outbox:
             UnknownStreamError: No stream keeps this type. Nothing was written.
             PublishNotAllowedError: It belongs to another service's stream. Nothing was written.
             MessageTooLarge: It is larger than ``max_payload``. Nothing was written.
-            ValueError: It cannot be encoded; see `Codec.encode`. Nothing was written.
+            ValueError: It cannot be encoded (see `Codec.encode`), or its key cannot be stored.
+                Nothing was written.
             OutboxNotMigrated: The database lacks the table.
             DatabaseError: The database failed; the transaction can only be left.
         """
@@ -158,7 +163,9 @@ class Outbox:
 
     def _encode(self, message: Message | Keyed[Any], id: str | None) -> Outgoing:  # noqa: A002
         outgoing = self._encoder.encode(message, id=id)
-        size = len(outgoing.data) + sum(len(k) + len(v) for k, v in outgoing.headers.items())
+        if outgoing.key is not None and "\0" in outgoing.key:
+            raise ValueError("the key has a NUL character, which PostgreSQL cannot store")
+        size = _size(outgoing)
         if size > self._max_payload:
             raise MessageTooLarge(
                 f"{outgoing.subject}: {size} bytes are more than the {self._max_payload} a message "
@@ -179,6 +186,12 @@ class Outbox:
             if told is error:
                 raise
             raise told from error
+
+
+def _size(message: Outgoing) -> int:
+    """Return the bytes a broker counts: body and headers, among them the message id."""
+    headers = sum(len(k) + len(v) + _HEADER for k, v in message.headers.items())
+    return len(message.data) + headers + len(message.id) + _FRAME
 
 
 def partition_of(key: str) -> int:

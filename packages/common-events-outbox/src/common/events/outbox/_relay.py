@@ -7,7 +7,7 @@ import random
 import signal
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -15,10 +15,11 @@ from common.context import Context, bind, current, new_id, operation
 from common.db.core import shielded
 from common.db.postgres import PostgresDatabase
 from common.errors import AppError
-from common.events.core import Transport, TransportHealth
+from common.events.core import Transport
 from common.events.outbox._batch import Outcome, Row, publish
 from common.events.outbox._config import RelayConfig
 from common.events.outbox._errors import explained, passes
+from common.events.outbox._health import RelayHealth, told
 from common.events.outbox._holds import Holds
 from common.events.outbox._lag import Lag, measure
 from common.events.outbox._lease import LEASES_CHANGED, Leases
@@ -27,6 +28,7 @@ from common.events.outbox._settle import Settlement
 from common.events.outbox._signals import STOP_SIGNALS, on_signals
 from common.events.outbox._sql import names_of
 from common.events.outbox._statements import Statements
+from common.events.outbox._tasks import ended, first
 from common.events.outbox._upkeep import Upkeep
 from common.events.outbox._wake import Wake
 
@@ -37,29 +39,6 @@ _PROBE: Final = 16
 _END_SECONDS: Final = 5.0
 _FIRST_PAUSE: Final = 0.1
 _MAX_PAUSE: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class RelayHealth:
-    """How a relay is.
-
-    Attributes:
-        ok: It runs, and neither database nor broker gave trouble last.
-        running: Whether it runs.
-        partitions: How many of the 64 partitions it publishes; the others are other relays'.
-        listening: Whether the database's notifications wake it; else it polls.
-        lag: As measured now; ``None`` when the database does not answer.
-        transport: The broker.
-        error: What went wrong last, if that still lasts.
-    """
-
-    ok: bool
-    running: bool
-    partitions: int
-    listening: bool
-    lag: Lag | None
-    transport: TransportHealth
-    error: str | None = None
 
 
 class Relay:
@@ -93,13 +72,17 @@ class Relay:
         self._transport = transport
         self._names = names_of(database)
         self._upkeep = Upkeep(database, self._names, self.config)
-        self._holds = Holds(self.config.retry_max_seconds)
+        self._holds = Holds()
         self._pace = Pace(self.config.poll_interval_seconds)
         self._wake = Wake(database, self._names.channel)
         owner = f"{socket.gethostname()[:100]}:{os.getpid()}:{new_id()}"
         self._leases = Leases(database, self._names, owner=owner, seconds=self.config.lease_seconds)
         self._statements = Statements(
-            database, self._names, owner=owner, archive=self.config.archive
+            database,
+            self._names,
+            owner=owner,
+            archive=self.config.archive,
+            lease=self.config.lease_seconds,
         )
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
@@ -116,16 +99,20 @@ class Relay:
             OutboxNotMigrated: The database lacks the tables.
             DatabaseError: The database refuses this user, among others. That it is away is no
                 error: the relay waits for it.
+            AppError: What had ended the relay since its last start; the next call starts it anew.
         """
         if self._task is not None:
-            return
+            if not self._task.done():
+                return
+            await self.stop()
         self._stopping = False
         self._ready.clear()
         self._task = asyncio.create_task(self._main())
         try:
-            await _first(self._task, self._ready)
+            await first(self._task, self._ready)
         except asyncio.CancelledError:
-            await self.stop(drain=0)
+            with suppress(AppError):  # it is in the log
+                await self.stop(drain=0)
             raise
         if self._task.done():
             await self.stop()
@@ -148,7 +135,7 @@ class Relay:
             await asyncio.wait((task,), timeout=max(0.0, drain))
         finally:
             task.cancel()
-            await shielded(_ended(task))
+            await shielded(ended(task))
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
 
@@ -179,16 +166,18 @@ class Relay:
             if task is None:
                 return
             try:
-                await _first(task, stop)
+                await first(task, stop)
             except asyncio.CancelledError:
-                await self.stop(drain=0)
+                with suppress(AppError):
+                    await self.stop(drain=0)
                 raise
             stopping = asyncio.create_task(self.stop(drain=drain))
             try:
-                await _first(stopping, hurry)
+                await first(stopping, hurry)
             finally:
                 task.cancel()
-                await stopping
+                await shielded(ended(stopping))
+            await stopping
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -220,7 +209,7 @@ class Relay:
         Args:
             timeout_seconds: Longest wait for the database.
         """
-        error = self._trouble
+        error: BaseException | None = self._trouble
         lag: Lag | None = None
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -233,9 +222,8 @@ class Relay:
         task = self._task
         running = task is not None and not task.done()
         if task is not None and task.done() and not task.cancelled():
-            ended = task.exception()
-            error = ended if isinstance(ended, AppError) else error
-        text = None if error is None else f"{error.code}: {error.message}"
+            error = task.exception() or error
+        text = None if error is None else told(error)
         return RelayHealth(
             ok=running and transport.ok and lag is not None and text is None,
             running=running,
@@ -255,6 +243,12 @@ class Relay:
                 upkeep = asyncio.create_task(self._upkeep.run(self._ready))
                 try:
                     await self._loop()
+                except Exception as error:
+                    log.error(  # noqa: TRY400 - raised as well, and a traceback may quote values
+                        "The relay has ended: messages wait in the outbox until it runs again",
+                        extra={"error": told(error)},
+                    )
+                    raise
                 finally:
                     upkeep.cancel()
                     await shielded(self._hand_back(upkeep))
@@ -264,35 +258,40 @@ class Relay:
         while not self._stopping:
             try:
                 await self._step()
-            except AppError as error:
-                told = explained(error)
-                if not passes(told):
-                    raise told from error.__cause__
-                self._trouble = told
+            except AppError as raised:
+                error = explained(raised)
+                if not passes(error):
+                    raise error from raised.__cause__
+                self._trouble = error
                 self._ready.set()
-                self._wake.forget()
-                await self._wake.sleep(random.uniform(pause / 2, pause))  # noqa: S311
+                self._heed()
+                if not self._stopping:
+                    await self._wake.sleep(random.uniform(pause / 2, pause))  # noqa: S311
                 pause = min(_MAX_PAUSE, pause * 2)
             else:
                 pause = _FIRST_PAUSE
 
     async def _step(self) -> None:
-        if LEASES_CHANGED in self._wake.payloads:
-            self._leases.share_anew()
-        self._wake.forget()
+        self._heed()
         await self._settle()
-        if self._leases.due <= 0:
-            await self._leases.keep()
+        if self._leases.due <= 0 and await self._leases.keep():
+            self._pace.announced = True  # as every relay is at first
         self._ready.set()
         found = False
-        if due := self._holds.due():
-            found = await self._work(streams=due, only=True, limit=_PROBE)
+        for stream in self._holds.due():
+            found |= await self._work(streams=[stream], only=True, limit=_PROBE)
         held = self._holds.streams
         if not self._stopping:
             found |= await self._work(streams=held, only=False, limit=self.config.batch_size)
         if not self._holds.streams:
             self._trouble = None
         await self._rest(found=found)
+
+    def _heed(self) -> None:
+        """Take note of what woke it."""
+        if LEASES_CHANGED in self._wake.payloads:
+            self._leases.share_anew()
+        self._wake.forget()
 
     async def _rest(self, *, found: bool) -> None:
         pace = self._pace
@@ -311,21 +310,31 @@ class Relay:
             await self._wake.sleep(min(pace.pause(), self._leases.due, self._holds.wait()))
 
     async def _work(self, *, streams: Sequence[str], only: bool, limit: int) -> bool:
-        """Publish a batch of some streams, or of all others; return whether there was progress."""
+        """Publish a batch; return whether there was progress.
+
+        Args:
+            streams: Of these, which are tried again, or of all but these.
+            only: Which of the two.
+            limit: Most messages.
+        """
         fences = dict(self._leases.held)
         if not fences:
+            self._holds.clear()
             return False
         rows = await self._statements.read(fences, streams=streams, only=only, limit=limit)
         outcome = Outcome()
         if rows:
             await self._publish(rows, fences, outcome)
-        for stream in streams if only else ():
-            if stream not in outcome.stopped:
-                self._holds.free(stream)
-        for stream, error in outcome.stopped.items():
-            self._holds.hold(stream)
-            self._trouble = error
         progress = bool(outcome.published or outcome.refused)
+        for stream in streams if only else ():
+            if progress or not rows:
+                self._holds.free(stream)
+            else:
+                self._holds.hold(stream)
+        for stream, error in outcome.stopped.items():
+            if not only:
+                self._holds.hold(stream)
+            self._trouble = error
         await self._settle()
         if outcome.closed is not None:
             raise outcome.closed
@@ -335,7 +344,7 @@ class Relay:
         async def between() -> float:
             if self._stopping:
                 return 0.0
-            if self._leases.due <= 0:
+            if self._leases.fading:
                 try:
                     await self._leases.renew()
                 except AppError as error:
@@ -377,26 +386,14 @@ class Relay:
 
     async def _settle(self) -> None:
         self._upkeep.deleted(await self._settlement.write())
+        if self._settlement.fenced:  # else it would publish the same over and over
+            self._leases.share_anew()
 
     async def _hand_back(self, upkeep: "asyncio.Task[None]") -> None:
-        await _ended(upkeep)
+        await ended(upkeep)
         try:
             async with asyncio.timeout(_END_SECONDS):
                 await self._settle()
                 await self._leases.hand_back()
         except (AppError, TimeoutError) as error:
             log.info("The leases could not be handed back, and expire: %s", type(error).__name__)
-
-
-async def _first(task: "asyncio.Task[None]", event: asyncio.Event) -> None:
-    """Wait for a task to end or an event to be set; the task goes on."""
-    waiting = asyncio.create_task(event.wait())
-    try:
-        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-
-
-async def _ended(task: "asyncio.Task[None]") -> None:
-    await asyncio.gather(task, return_exceptions=True)

@@ -18,13 +18,13 @@ TABLES: Final = (
     "inbox",
 )
 
-_MESSAGE: Final = """\
+_MESSAGE: Final = f"""\
     id text COLLATE "C" NOT NULL,
     aggregatetype text COLLATE "C" NOT NULL,
     aggregateid text COLLATE "C",
     type text COLLATE "C" NOT NULL,
     payload bytea NOT NULL,
-    partition smallint NOT NULL,
+    partition smallint NOT NULL CHECK (partition BETWEEN 0 AND {PARTITIONS - 1}),
     stream text COLLATE "C" NOT NULL,
     subject text COLLATE "C" NOT NULL,
     headers jsonb,
@@ -63,7 +63,9 @@ UPGRADES: Final[dict[str, tuple[str, ...]]] = {
     toast.autovacuum_vacuum_scale_factor = 0
 )""",
         "ALTER TABLE outbox ALTER COLUMN payload SET STORAGE EXTERNAL",
-        "CREATE INDEX ix_outbox_failed ON outbox (aggregateid) WHERE next_attempt_at IS NOT NULL",
+        # Not of the key, which may be longer than an index takes.
+        """CREATE INDEX ix_outbox_failed ON outbox (next_attempt_at)
+    WHERE next_attempt_at IS NOT NULL""",
         f"""CREATE TABLE outbox_archive (
     position bigint NOT NULL CONSTRAINT pk_outbox_archive PRIMARY KEY,
 {_MESSAGE},
@@ -108,6 +110,9 @@ DOWNGRADES: Final[dict[str, tuple[str, ...]]] = {
     "0001": tuple(f"DROP TABLE {table}" for table in TABLES),
 }
 
+SIGNS: Final[dict[str, str]] = {"0001": "SELECT FROM {lease} LIMIT 0"}
+"""What fails unless a revision was applied: a service's own migrations write no version here."""
+
 
 class Names:
     """Names of the tables in a schema, for statements, and the channel that wakes relays.
@@ -127,8 +132,9 @@ class Names:
             "relay": f"{before}outbox_relay",
             "versions": f"{before}{VERSION_TABLE}",
         }
-        # At most 63 bytes; two schemas that share a channel only wake each other in vain.
-        name = "outbox" if schema is None else f"outbox {schema}"
+        # At most 63 bytes; two schemas that share a channel only wake each other in vain. One may
+        # name "public" where another leaves that to the search path.
+        name = "outbox" if schema in (None, "public") else f"outbox {schema}"
         self.channel = name.encode()[:63].decode(errors="ignore")
         self._places["channel"] = "'" + self.channel.replace("'", "''") + "'"
 

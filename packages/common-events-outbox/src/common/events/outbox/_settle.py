@@ -29,6 +29,8 @@ class Settlement:
         self._attempts = config.attempts
         self._retry = Exponential(config.retry_first_seconds, config.retry_max_seconds)
         self._open: tuple[Outcome, Mapping[int, int]] | None = None
+        self.fenced = False
+        """Whether the last batch was another relay's by the time it was written down."""
 
     def take(self, outcome: Outcome, fences: Mapping[int, int]) -> None:
         """Be responsible for a batch, whose outcome may still grow.
@@ -44,12 +46,14 @@ class Settlement:
 
         Doing so twice does no harm, so it may be called again after any failure.
         """
+        self.fenced = False
         if self._open is None:
             return 0
         outcome, fences = self._open
         left = 0
         if outcome.published:
             left += await self._statements.done(outcome.published, fences)
+            self.fenced = left < len(outcome.published)
             outcome.published = []
         if outcome.refused:
             left += await self._give_up(outcome.refused, fences)
@@ -109,4 +113,6 @@ class Settlement:
 
 
 def _told(error: MessageBusError) -> str:
-    return f"{error.code}: {error.message}".replace("\0", "")[:500]
+    # As PostgreSQL can store it, whatever the broker answered.
+    text = f"{error.code}: {error.message}".replace("\0", "")[:500]
+    return text.encode(errors="replace").decode()

@@ -1,7 +1,7 @@
 """Running one statement, in a unit of work or by itself on the primary."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 from common.db.core import Session, UnitOfWork
 from common.db.postgres import PostgresConfig, PostgresDatabase, PostgresTransaction
@@ -12,6 +12,10 @@ T = TypeVar("T")
 
 Record: TypeAlias = Any
 """An `asyncpg.Record`; asyncpg has no types of its own."""
+
+
+_IDLE_LEAST: Final = 2.0
+_IDLE_MOST: Final = 60.0
 
 
 class _Runs(Protocol):
@@ -51,6 +55,20 @@ async def execute(database: PostgresDatabase, name: str, table: str, sql: str) -
         )
 
     await database.call(name, table, run, write=True)
+
+
+def idle_limit(database: PostgresDatabase, *, lease: float) -> str:
+    """Return how long a relay's transaction may stand still, as PostgreSQL takes it.
+
+    A relay that is paused in its midst, or whose host vanishes, must not keep rows locked for
+    much longer than its lease lasts: the others would stand before them.
+
+    Args:
+        database: Its own limit holds, if that is shorter.
+        lease: Seconds of a lease.
+    """
+    most = getattr(database.config, "idle_transaction_seconds", _IDLE_MOST)
+    return str(int(1_000 * min(most, max(_IDLE_LEAST, lease / 6))))
 
 
 def names_of(gate: UnitOfWork | PostgresDatabase) -> Names:

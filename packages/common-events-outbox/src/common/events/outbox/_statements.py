@@ -6,7 +6,7 @@ from typing import Final
 from common.db.postgres import PostgresDatabase
 from common.events.outbox._batch import Row, read_row
 from common.events.outbox._schema import Names
-from common.events.outbox._sql import Record, fetch
+from common.events.outbox._sql import Record, fetch, idle_limit
 
 _MAX_BYTES: Final = 16 << 20
 """Bytes of payload after which no further message joins a batch."""
@@ -17,7 +17,8 @@ _COLUMNS: Final = (
 )
 
 # No cursor over positions: a row that is committed late has an early position, and is simply there
-# the next time. What waits for its next attempt holds back its key.
+# the next time. What waits for its next attempt holds back its key; both sides of that are judged
+# by one moment, or the next message of a key could slip through while the first one's wait ends.
 _READ: Final = """\
 SELECT position, partition, attempts, age, subject, payload, id, stream, aggregateid, headers
 FROM (
@@ -27,10 +28,10 @@ FROM (
     FROM {outbox} o
     WHERE o.partition = ANY ($1::smallint[])
         AND (o.stream = ANY ($2::text[])) = $3
-        AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= clock_timestamp())
+        AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= statement_timestamp())
         AND (o.aggregateid IS NULL OR o.aggregateid NOT IN (
             SELECT f.aggregateid FROM {outbox} f
-            WHERE f.next_attempt_at > clock_timestamp() AND f.aggregateid IS NOT NULL))
+            WHERE f.next_attempt_at > statement_timestamp() AND f.aggregateid IS NOT NULL))
     ORDER BY o.position LIMIT $4
 ) AS batch
 WHERE bytes_before < {bytes}
@@ -72,7 +73,9 @@ WHERE o.position = t.position AND o.partition IN {mine}"""
 
 # A statement is planned once for each connection, mostly while the table is empty, when reading
 # all of it seems cheapest; that plan would then also read all of a million rows for each batch.
-_PLAN: Final = "SELECT set_config('enable_seqscan', 'off', true)"
+_BEGIN: Final = """\
+SELECT set_config('enable_seqscan', 'off', true),
+    set_config('idle_in_transaction_session_timeout', $1, true)"""
 
 
 class Statements:
@@ -83,12 +86,20 @@ class Statements:
         names: Of the tables.
         owner: Name of this run of the relay.
         archive: Keep what was published.
+        lease: Seconds of its leases.
     """
 
     def __init__(
-        self, database: PostgresDatabase, names: Names, *, owner: str, archive: bool
+        self,
+        database: PostgresDatabase,
+        names: Names,
+        *,
+        owner: str,
+        archive: bool,
+        lease: float,
     ) -> None:
         self._database = database
+        self._idle = idle_limit(database, lease=lease)
         self._owner = owner
         self._read = names.sql(_READ, bytes=_MAX_BYTES)
         self._done = names.sql(
@@ -147,7 +158,7 @@ class Statements:
 
     async def _fetch(self, name: str, statement: str, *values: object) -> Sequence[Record]:
         async with self._database.transaction() as tx:
-            await fetch(tx, "set", "outbox", _PLAN)
+            await fetch(tx, "set", "outbox", _BEGIN, self._idle)
             return await fetch(tx, name, "outbox", statement, *values)
 
     def _rows(self, rows: Sequence[Row], fences: Mapping[int, int]) -> tuple[object, ...]:

@@ -71,10 +71,13 @@ class Upkeep:
         """
         await ready.wait()
         while True:
-            try:
-                await self._round()
-            except AppError as error:
-                log.warning("Clean-up of the outbox failed: %s", error, extra={"code": error.code})
+            for step in (self._measure, self._clean, self._prune_archive, self._prune_inbox):
+                try:
+                    await step()
+                except AppError as error:
+                    log.warning(
+                        "Clean-up of the outbox failed: %s", error, extra={"code": error.code}
+                    )
             pause = self._config.upkeep_seconds
             try:
                 async with asyncio.timeout(random.uniform(pause * 0.8, pause)):  # noqa: S311
@@ -82,11 +85,7 @@ class Upkeep:
             except TimeoutError:
                 pass
 
-    async def _round(self) -> None:
-        if self._vacuum.is_set():
-            self._vacuum.clear()
-            self._deleted = 0
-            await vacuum(self._database, self._names)
+    async def _measure(self) -> None:
         with operation("internal", "outbox.lag") as op:
             self.lag = lag = await measure(self._database, self._names)
             op.set(
@@ -97,7 +96,17 @@ class Upkeep:
                     "outbox.dead": lag.dead,
                 }
             )
+
+    async def _clean(self) -> None:
+        if self._vacuum.is_set():
+            self._vacuum.clear()
+            self._deleted = 0
+            await vacuum(self._database, self._names)
+
+    async def _prune_archive(self) -> None:
         await prune_archive(self._database, self._names, self._config.keep_archive)
+
+    async def _prune_inbox(self) -> None:
         if self._config.keep_inbox is not None:
             await prune_inbox(self._database, self._names, self._config.keep_inbox)
 

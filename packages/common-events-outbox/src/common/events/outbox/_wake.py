@@ -1,13 +1,16 @@
 """What ends a relay's sleep: a notification, the relay itself, or time."""
 
 import asyncio
+import logging
 import random
 from types import TracebackType
 from typing import Final, Self
 
 from common.db.core import UnsupportedOperation
 from common.db.postgres import Notification, PostgresDatabase
-from common.errors import AppError
+from common.events.outbox._lease import LEASES_CHANGED
+
+log = logging.getLogger(__name__)
 
 _FIRST_PAUSE: Final = 0.2
 _MAX_PAUSE: Final = 30.0
@@ -63,6 +66,10 @@ class Wake:
         except TimeoutError:
             pass
 
+    def _note(self, payload: str) -> None:
+        self.payloads.add(payload)
+        self.now()
+
     async def _listen(self) -> None:
         pause = _FIRST_PAUSE
         while True:
@@ -70,15 +77,17 @@ class Wake:
                 async with self._database.listen(self._channel, queue_size=1_000) as listener:
                     self.listening = True
                     pause = _FIRST_PAUSE
-                    self.now()
+                    self._note(LEASES_CHANGED)  # as may have been told before
                     async for event in listener:
                         if isinstance(event, Notification):
-                            self.payloads.add(event.payload[:100])
-                        self.now()
+                            self._note(event.payload[:100])
+                        else:
+                            self._note(LEASES_CHANGED)
             except UnsupportedOperation:  # through a pooler
                 return
-            except AppError:
-                await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311
-                pause = min(_MAX_PAUSE, pause * 2)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the relay works without
+                log.debug("Listening failed: %s", type(error).__name__)
             finally:
                 self.listening = False
+            await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311
+            pause = min(_MAX_PAUSE, pause * 2)

@@ -2,19 +2,28 @@
 
 `OutboxMigrations` keeps a table of versions of its own, so that it gets along with a service's
 migrations in one database; ``common-outbox migrate`` is the command around it. A service that
-wants one history calls `upgrade_outbox` in a revision of its own, and tells ``common-db check`` of
-the tables: ``ignore_tables=OUTBOX_TABLES``.
+wants one history calls `upgrade_outbox` in a revision of its own instead, and tells ``common-db
+check`` of the tables: ``ignore_tables=OUTBOX_TABLES``. The command knows such tables, and leaves
+them alone.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from common.db.postgres import PostgresConfig, PostgresDatabase
-from common.db.postgres.migrations import MigrationManager
+from common.db.postgres.migrations import MigrationError, MigrationManager
 from common.errors import AppError, ValidationError
 from common.events.outbox._errors import OutboxNotMigrated, explained
-from common.events.outbox._schema import DOWNGRADES, TABLES, UPGRADES, VERSION_TABLE, names_in
-from common.events.outbox._sql import fetch
+from common.events.outbox._schema import (
+    DOWNGRADES,
+    SIGNS,
+    TABLES,
+    UPGRADES,
+    VERSION_TABLE,
+    names_in,
+)
+from common.events.outbox._sql import Record, fetch
 
 _CURRENT: Final = "SELECT version_num FROM {versions}"
 
@@ -32,6 +41,8 @@ class Operations(Protocol):
 
 class OutboxMigrations(MigrationManager):
     """Makes and updates the tables of outbox and inbox; safe in every replica's start.
+
+    Tables that a service's own migrations made count as applied, and stay theirs.
 
     Args:
         config: The database; its ``schema_name`` is where the tables go.
@@ -51,16 +62,52 @@ class OutboxMigrations(MigrationManager):
         self._database = config
 
     async def current(self) -> tuple[str, ...]:
-        """Return the ids of the migrations that the database is at."""
+        """Return the ids of the migrations that the database is at, whoever applied them."""
+        written, seen = await self._found()
+        return written or seen
+
+    async def upgrade(self, target: str = "head") -> list[str]:
+        """Apply migrations up to ``target`` and return the ids of those applied here.
+
+        Raises:
+            LockTimeout: Another replica's migrations took too long.
+            MigrationError: There is no such revision; or a service's own migrations made the
+                tables, and lack a revision.
+        """
+        written, seen = await self._found()
+        if written or not seen:
+            return await super().upgrade(target)
+        if missing := await self.pending():
+            raise MigrationError(
+                "a service's own migrations made these tables: there, call "
+                + ", ".join(f'upgrade_outbox(op, "{each}")' for each in missing)
+                + " in a new revision"
+            )
+        return []
+
+    async def _found(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return what the table of versions tells, and what the tables themselves do.
+
+        They are looked at first: whoever migrates meanwhile writes the version along with them.
+        """
         names = names_in(self._database.schema_name)
+        seen: tuple[str, ...] = ()
         async with PostgresDatabase(self._database) as database:
-            try:
-                rows = await fetch(database, "select", VERSION_TABLE, names.sql(_CURRENT))
-            except AppError as error:
-                if isinstance(explained(error), OutboxNotMigrated):
-                    return ()
-                raise
-        return tuple(row[0] for row in rows)
+            for revision, sign in SIGNS.items():
+                if await _rows(database, names.sql(sign)) is None:
+                    break
+                seen = (revision,)
+            rows = await _rows(database, names.sql(_CURRENT))
+        return tuple(row[0] for row in rows or ()), seen
+
+
+async def _rows(database: PostgresDatabase, sql: str) -> Sequence[Record] | None:
+    try:
+        return await fetch(database, "select", VERSION_TABLE, sql)
+    except AppError as error:
+        if isinstance(explained(error), OutboxNotMigrated):
+            return None
+        raise
 
 
 def upgrade_outbox(op: Operations, revision: str) -> None:
