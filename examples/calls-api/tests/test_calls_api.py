@@ -3,31 +3,18 @@ import json
 from uuid import uuid4
 
 import pytest
-from calls_api.events import make_bus
+from books import all_published, end, start, stored
 from calls_api.settings import from_environment
-from calls_api.store import CallStore
 
 from common.config import ConfigError
-from common.errors import DatabaseError
 
 
-async def start(api, **headers):
-    response = await api.post("/calls", json={"phone_number": "+4930123456"}, headers=headers)
-    assert response.status_code == 201, response.text
-    return response.json()["call_id"]
-
-
-COMPLETED = {"status": "completed", "duration_seconds": 12}
-
-
-async def test_an_ended_call_is_stored_and_its_event_published(api, settings):
+async def test_an_ended_call_is_stored_and_its_event_published(api, bus):
     call_id = await start(api)
-    ended = await api.post(
-        f"/calls/{call_id}/end", json=COMPLETED, headers={"X-Correlation-ID": "order-7"}
-    )
+    ended = await end(api, call_id, **{"X-Correlation-ID": "order-7"})
     assert (ended.status_code, ended.json()["status"]) == (200, "completed")
-    async with make_bus(settings) as bus:
-        (message,) = await bus.transport.browse("CALL")
+    assert await all_published(api, bus) == [call_id]
+    (message,) = await stored(bus)
     assert message.subject == "evt.call.completed"
     envelope = json.loads(message.data)
     assert envelope["data"] == {
@@ -50,35 +37,42 @@ async def test_the_same_idempotency_key_starts_one_call(api):
     assert (await api.get("/summary")).json()["created"] == 2
 
 
-async def test_an_event_that_could_not_be_marked_is_published_once(api, settings, monkeypatch):
-    mark = CallStore.mark_published
-    attempts = 0
-
-    async def broken_once(self, call_id):
-        nonlocal attempts
-        attempts += 1
-        if attempts == 1:
-            raise DatabaseError("the connection was lost")
-        await mark(self, call_id)
-
-    monkeypatch.setattr(CallStore, "mark_published", broken_once)
+async def test_a_call_ends_once_and_is_told_of_once(api, bus):
     call_id = await start(api)
-    assert (await api.post(f"/calls/{call_id}/end", json=COMPLETED)).status_code == 200
-    async with asyncio.timeout(20):
-        while (await api.get("/summary")).json()["published"] == 0:
-            await asyncio.sleep(0.1)
-    async with make_bus(settings) as bus:
-        assert len(await bus.transport.browse("CALL")) == 1
-
-
-async def test_a_call_ends_once(api):
-    call_id = await start(api)
-    answers = await asyncio.gather(
-        *(api.post(f"/calls/{call_id}/end", json=COMPLETED) for _ in range(5))
-    )
+    answers = await asyncio.gather(*(end(api, call_id) for _ in range(5)))
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
     conflict = next(answer for answer in answers if answer.status_code == 409)
     assert conflict.json()["error"]["code"] == "CONFLICT"
+    assert await all_published(api, bus) == [call_id]
+    assert (await end(api, call_id)).status_code == 409  # its event has left the outbox
+    assert await all_published(api, bus) == [call_id]
+
+
+async def test_nothing_is_told_of_a_request_that_is_rolled_back(api, bus, administrator):
+    await administrator.execute(
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'not this one' USING ERRCODE = 'integrity_constraint_violation'; END $$;
+        CREATE CONSTRAINT TRIGGER at_commit AFTER UPDATE ON calls_api.calls
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();
+        """
+    )
+    refused, other = await start(api), await start(api)
+    assert (await end(api, refused)).is_error
+    assert (await api.get(f"/calls/{refused}")).json()["ended_at"] is None
+    await administrator.execute("DROP TRIGGER at_commit ON calls_api.calls")
+    assert (await end(api, other)).status_code == 200
+    assert await all_published(api, bus) == [other]
+    # The trigger fires at COMMIT: the event had been added by then.
+    assert await administrator.fetchval("SELECT nextval('calls_api.outbox_position_seq')") == 3
+
+
+async def test_a_call_does_not_end_without_its_event(api, administrator):
+    call_id = await start(api)
+    await administrator.execute("ALTER TABLE calls_api.outbox RENAME TO away")
+    answer = await end(api, call_id)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "OUTBOX_NOT_MIGRATED")
+    assert (await api.get(f"/calls/{call_id}")).json()["ended_at"] is None
 
 
 async def test_an_unknown_call_is_not_found(api):
@@ -101,6 +95,7 @@ async def test_a_wrong_end_is_refused_and_changes_nothing(api, body):
     call_id = await start(api)
     assert (await api.post(f"/calls/{call_id}/end", json=body)).status_code == 422
     assert (await api.get(f"/calls/{call_id}")).json()["ended_at"] is None
+    assert (await api.get("/summary")).json()["waiting"] == 0
 
 
 async def test_pages_hold_every_call_once_in_order(api):
@@ -128,7 +123,7 @@ async def test_pages_stay_whole_while_calls_come(api):
 async def test_calls_of_one_status_are_listed(api):
     made = [await start(api) for _ in range(5)]
     for call_id in made[::2]:
-        await api.post(f"/calls/{call_id}/end", json=COMPLETED)
+        await end(api, call_id)
     seen, after = [], None
     while True:
         query = {"status": "completed", "limit": 2} | ({"after": after} if after else {})
@@ -169,7 +164,7 @@ async def test_a_wrong_query_is_refused(api, query):
 
 async def test_without_post_processing_no_call_is_processed(api):
     call_id = await start(api)
-    await api.post(f"/calls/{call_id}/end", json=COMPLETED)
+    await end(api, call_id)
     assert (await api.get(f"/calls/{call_id}")).json()["processed_at"] is None
     for processed, found in (("false", 1), ("true", 0)):
         page = (await api.get("/calls", params={"processed": processed})).json()
@@ -178,13 +173,26 @@ async def test_without_post_processing_no_call_is_processed(api):
     assert (summary["ended"], summary["processed"], summary["duplicate_effects"]) == (1, 0, 0)
 
 
-async def test_readiness_tells_how_database_and_broker_are(api):
+async def test_readiness_tells_how_database_and_outbox_are(api):
     answer = await api.get("/readyz")
     assert answer.status_code == 200
     body = answer.json()
     assert (body["ok"], body["degraded"]) == (True, False)
     assert body["database"]["pool"]["in_use"] == 0
-    assert body["events"]["transport"]["ok"] is True
+    assert body["outbox"] == {"rows": 0, "age": 0, "failing": 0, "dead": 0}
+
+
+async def test_without_a_relay_events_wait_and_readiness_tells(api, settings, relay, monkeypatch):
+    monkeypatch.setattr("calls_api.app.LATE_SECONDS", 0.1)
+    call_id = await start(api)
+    await end(api, call_id)
+    async with asyncio.timeout(60):
+        while not (ready := (await api.get("/readyz")).json())["degraded"]:
+            await asyncio.sleep(0.05)
+    assert (ready["ok"], ready["outbox"]["rows"]) == (True, 1)
+    async with relay(settings) as bus:
+        assert await all_published(api, bus) == [call_id]
+    assert (await api.get("/readyz")).json()["degraded"] is False
 
 
 async def test_ids_come_back_on_every_answer(api):
@@ -201,3 +209,17 @@ def test_missing_settings_are_all_named(monkeypatch):
         from_environment()
     for name in ("database", "nats", "redis_url"):
         assert name in str(caught.value)
+
+
+def test_the_relay_is_set_by_the_environment(monkeypatch, settings):
+    for name, value in {
+        "CALLS_DATABASE__URL": settings.database.url.get_secret_value(),
+        "CALLS_NATS__SERVERS": '["nats://127.0.0.1:4222"]',
+        "CALLS_REDIS_URL": "redis://127.0.0.1:6379/0",
+        "CALLS_RELAY__LEASE_SECONDS": "4",
+        "CALLS_RELAY__KEEP_ARCHIVE": "P1D",
+    }.items():
+        monkeypatch.setenv(name, value)
+    relay = from_environment().relay
+    assert (relay.lease_seconds, relay.publish_timeout_seconds) == (4, 2)
+    assert relay.keep_archive.days == 1

@@ -23,7 +23,10 @@ async def stack():
 
 @pytest.fixture
 def services(stack, postgres_url, nats_url, redis_url):
-    """Make processes of both services, which the test starts in any order."""
+    """Make processes of both services, which the test starts in any order.
+
+    A relay belongs to calls-api; that of post-processing is not needed here.
+    """
 
     def calls_api():
         port = stack.enter_context(reserve_port())
@@ -36,7 +39,12 @@ def services(stack, postgres_url, nats_url, redis_url):
         process = ManagedProcess(
             SCRIPTS / "calls-api", env=environment, ready=port, ready_timeout=60
         )
-        return process, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False)
+        relay = ManagedProcess(SCRIPTS / "calls-api-relay", env=environment)
+        return (
+            process,
+            relay,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False),
+        )
 
     def post_processing():
         environment = {
@@ -67,10 +75,13 @@ async def processed(http, call_id):
 
 async def test_two_replicas_of_each_service_start_at_the_same_time(stack, services):
     calls_api, post_processing = services
-    (first, http), (second, other) = calls_api(), calls_api()
+    (first, relay, http), (second, standby, other) = calls_api(), calls_api()
     workers = post_processing(), post_processing()
     await asyncio.gather(
-        *(stack.enter_async_context(each) for each in (first, second, *workers, http, other))
+        *(
+            stack.enter_async_context(each)
+            for each in (first, second, relay, standby, *workers, http, other)
+        )
     )
     call_ids = [await make_call(each) for each in (http, other) * 5]
     for call_id in call_ids:
@@ -78,15 +89,15 @@ async def test_two_replicas_of_each_service_start_at_the_same_time(stack, servic
     summary = (await other.get("/summary")).json()
     assert summary["processed"] == len(call_ids)
     assert summary["duplicate_effects"] == 0
-    assert all(worker.running for worker in workers)
+    assert all(each.running for each in (relay, standby, *workers))
 
 
 async def test_the_worker_may_start_first_or_last(stack, services):
     calls_api, post_processing = services
     worker = await stack.enter_async_context(post_processing())
-    process, http = calls_api()
-    await stack.enter_async_context(process)
-    await stack.enter_async_context(http)
+    process, relay, http = calls_api()
+    for each in (process, relay, http):
+        await stack.enter_async_context(each)
     await processed(http, await make_call(http))
     await worker.stop()
     call_id = await make_call(http)
@@ -100,8 +111,8 @@ async def test_the_worker_may_start_first_or_last(stack, services):
 
 async def test_an_effect_applied_twice_shows_in_the_books(stack, services, postgres_url):
     calls_api, post_processing = services
-    process, http = calls_api()
-    for each in (process, http, post_processing()):
+    process, relay, http = calls_api()
+    for each in (process, relay, http, post_processing()):
         await stack.enter_async_context(each)
     call = await processed(http, await make_call(http))
     connection = await asyncpg.connect(postgres_url)

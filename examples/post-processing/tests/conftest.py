@@ -6,22 +6,28 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from post_processing.events import make_bus
 from post_processing.settings import Database, Nats, Settings
 from post_processing.tables import migrations
-from post_processing.worker import make_bus
+from post_processing.worker import make_worker
 from pydantic import SecretStr
 
 from common.db.postgres import PostgresDatabase
 from common.domain import streams
 from common.events.core import DEAD_LETTER_STREAM, BusConfig, EventBus
 from common.events.nats import NatsTransport
+from common.events.outbox import Relay, RelayConfig
 
 sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
 
 
 @pytest.fixture
 def settings(postgres_url, nats_url):
-    return Settings(database=Database(url=postgres_url), nats=Nats(servers=(SecretStr(nats_url),)))
+    return Settings(
+        database=Database(url=postgres_url),
+        nats=Nats(servers=(SecretStr(nats_url),)),
+        relay=RelayConfig(retry_max_seconds=1),
+    )
 
 
 @pytest.fixture
@@ -30,6 +36,7 @@ def environment(postgres_url, nats_url):
     return {
         "POST_PROCESSING_DATABASE__URL": postgres_url,
         "POST_PROCESSING_NATS__SERVERS": json.dumps([nats_url]),
+        "POST_PROCESSING_RELAY__LEASE_SECONDS": "2",
     }
 
 
@@ -62,9 +69,18 @@ async def calls(settings):
 
 
 @pytest.fixture
-async def worker(settings, database):
+async def worker(settings, database, monkeypatch):
     """A worker in this process."""
-    bus = make_bus(settings, database)
+    # Nobody is killed here: however slow this machine is, nothing shall be delivered again.
+    monkeypatch.setattr("post_processing.worker.ACK_WAIT_SECONDS", 60.0)
+    bus = make_worker(settings, database)
     await bus.start()
     yield bus
     await bus.stop(drain=10)
+
+
+@pytest.fixture
+async def results(settings, database):
+    """The bus of a relay that runs in this process."""
+    async with make_bus(settings) as bus, Relay(database, bus.transport, settings.relay):
+        yield bus

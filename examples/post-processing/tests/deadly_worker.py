@@ -3,18 +3,23 @@
 import os
 import signal
 import sys
+from typing import Annotated
 
 from post_processing import main, worker
 
-from common.events.core import Constant, Retry
+from common.events.core import Constant, Inject, Retry
 
 transcribe = worker.transcribe
 
 
-async def die(event: worker.CallCompleted, ctx: worker.EventContext) -> worker.Reject | None:
+async def die(
+    event: worker.CallCompleted,
+    ctx: worker.EventContext,
+    outbox: Annotated[worker.Outbox, Inject],
+) -> worker.Reject | None:
     if event.phone_number == sys.argv[1]:
         os.kill(os.getpid(), signal.SIGKILL)
-    return await transcribe(event, ctx)
+    return await transcribe(event, ctx, outbox)
 
 
 if __name__ == "__main__":

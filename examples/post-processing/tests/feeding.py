@@ -1,6 +1,7 @@
 """What the tests send to the worker, and what became of it."""
 
 import asyncio
+import json
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -31,6 +32,18 @@ async def processed(database, count):
         while await transcripts.count() < count:
             await asyncio.sleep(0.05)
     return [transcript.call_id for transcript in await transcripts.list(limit=1000)]
+
+
+async def told(bus, count):
+    """Wait until so many results are published; return them, in their order."""
+    async with asyncio.timeout(60):
+        while len(found := await bus.transport.browse("TRANSCRIPT", limit=1000)) < count:
+            await asyncio.sleep(0.05)
+    return [json.loads(each.data) for each in found]
+
+
+async def marks(administrator):
+    return await administrator.fetchval("select count(*) from post_processing.inbox")
 
 
 async def dead_letters(bus, count):

@@ -1,9 +1,8 @@
 """The HTTP interface."""
 
-import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Annotated, cast
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Annotated, Final, cast
 from uuid import UUID
 
 from fastapi import Depends, FastAPI, Header, Query, Request, Response, status
@@ -12,19 +11,21 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError as RedisClientError
 
 from calls_api.context import ContextMiddleware
-from calls_api.events import make_bus
+from calls_api.events import make_outbox
 from calls_api.idempotency import call_id_for
 from calls_api.models import CallPage, CallView, EndCall, ListCalls, Readiness, StartCall, Summary
 from calls_api.processing import processed_at
-from calls_api.publisher import CallPublisher
 from calls_api.settings import Settings
 from calls_api.store import CallStore
 from calls_api.tables import Call, migrations
 from common.db.core import Health
 from common.db.postgres import PostgresDatabase
 from common.db.postgres.fastapi import DatabaseDep, get_database_health, set_database
-from common.errors import AppError, RedisError, map_errors
-from common.events.core import EventBus
+from common.errors import AppError, DatabaseError, RedisError, map_errors
+from common.events.outbox import OutboxAdmin
+
+LATE_SECONDS: Final = 5.0
+"""Events that wait for so long say that there is no relay, or no broker."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -36,18 +37,12 @@ def create_app(settings: Settings) -> FastAPI:
             await migrations(settings.database).upgrade()
             database = await stack.enter_async_context(PostgresDatabase(settings.database))
             set_database(app, database)
-            app.state.bus = await stack.enter_async_context(make_bus(settings))
+            app.state.store = CallStore(database, make_outbox())
             app.state.redis = Redis.from_url(
                 settings.redis_url.get_secret_value(), decode_responses=True
             )
             stack.push_async_callback(app.state.redis.aclose)
-            app.state.publisher = CallPublisher(app.state.bus, CallStore(database))
-            sweep = asyncio.create_task(app.state.publisher.sweep())
-            try:
-                yield
-            finally:
-                sweep.cancel()
-                await asyncio.wait([sweep])
+            yield
 
     app = FastAPI(title="calls-api", lifespan=lifespan)
     app.add_middleware(ContextMiddleware)
@@ -62,16 +57,8 @@ async def _show_error(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": error.to_dict()}, status_code=error.status)
 
 
-def _store(database: DatabaseDep) -> CallStore:
-    return CallStore(database)
-
-
-def _publisher(request: Request) -> CallPublisher:
-    return cast("CallPublisher", request.app.state.publisher)
-
-
-def _bus(request: Request) -> EventBus:
-    return cast("EventBus", request.app.state.bus)
+def _store(request: Request) -> CallStore:
+    return cast("CallStore", request.app.state.store)
 
 
 def _redis(request: Request) -> Redis:
@@ -96,15 +83,8 @@ def _add_routes(app: FastAPI) -> None:
         return await _show(database, call)
 
     @app.post("/calls/{call_id}/end")
-    async def end_call(
-        call_id: UUID,
-        body: EndCall,
-        store: StoreDep,
-        publisher: Annotated[CallPublisher, Depends(_publisher)],
-    ) -> CallView:
-        call = await store.end(call_id, body)
-        await publisher.try_completed(call)
-        return CallView.of(call)
+    async def end_call(call_id: UUID, body: EndCall, store: StoreDep) -> CallView:
+        return CallView.of(await store.end(call_id, body))
 
     @app.get("/calls/{call_id}")
     async def get_call(call_id: UUID, store: StoreDep, database: DatabaseDep) -> CallView:
@@ -135,14 +115,18 @@ def _add_routes(app: FastAPI) -> None:
 
     @app.get("/readyz")
     async def ready(
-        database: Annotated[Health, Depends(get_database_health)],
-        bus: Annotated[EventBus, Depends(_bus)],
+        health: Annotated[Health, Depends(get_database_health)],
+        database: DatabaseDep,
         response: Response,
     ) -> Readiness:
-        events = await bus.health()
-        if not database.ok:
+        lag = None
+        if health.ok:
+            with suppress(DatabaseError):
+                lag = await OutboxAdmin(database).lag()
+        else:
             response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-        return Readiness(ok=database.ok, degraded=not events.ok, database=database, events=events)
+        late = lag is None or lag.age > LATE_SECONDS
+        return Readiness(ok=health.ok, degraded=late, database=health, outbox=lag)
 
 
 async def _show(database: PostgresDatabase, call: Call) -> CallView:

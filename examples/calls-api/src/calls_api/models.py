@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from common.db.core import Health
 from common.domain import PhoneNumber
 from common.domain.calls import CallFailureReason, CallStatus
-from common.events.core import BusHealth
+from common.events.outbox import Lag
 
 if TYPE_CHECKING:
     from calls_api.tables import Call
@@ -95,7 +95,8 @@ class Summary(BaseModel):
 
     created: int
     ended: int
-    published: int
+    waiting: int = Field(description="events that the broker does not have yet")
+    undeliverable: int = Field(description="events that the broker refused for good")
     processed: int
     duplicate_effects: int
 
@@ -104,6 +105,6 @@ class Readiness(BaseModel):
     """Body of `GET /readyz`."""
 
     ok: bool = Field(description="whether requests are answered, for which the database is enough")
-    degraded: bool = Field(description="whether events wait for the broker to come back")
+    degraded: bool = Field(description="whether events wait for long: for a relay, or the broker")
     database: Health
-    events: BusHealth
+    outbox: Lag | None = Field(description="what waits; null when the database does not answer")

@@ -5,6 +5,7 @@ from pydantic import Field
 from common.config import BaseAppSettings, SecretUrl, load
 from common.db.postgres import PostgresConfig
 from common.events.nats import NatsConfig
+from common.events.outbox import RelayConfig
 
 
 class Database(PostgresConfig):
@@ -23,12 +24,14 @@ class Nats(NatsConfig):
 
 
 class Settings(BaseAppSettings, prefix="CALLS_"):
-    """Addresses of the servers, and where to listen."""
+    """Addresses of the servers, and where to listen; the same for the service and its relay."""
 
     database: Database
     """Set `url`, and `cursor_keys` where there are several replicas, or pages must outlive one."""
     nats: Nats
-    """Set `servers`, a JSON list of URLs."""
+    """Set `servers`, a JSON list of URLs. Only the relay connects."""
+    relay: RelayConfig = RelayConfig()
+    """How the relay works."""
     redis_url: SecretUrl
     """Valkey or Redis."""
     host: str = "127.0.0.1"

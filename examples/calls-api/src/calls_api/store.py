@@ -1,17 +1,19 @@
 """Calls in PostgreSQL."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from calls_api.events import completed
 from calls_api.models import EndCall, Summary
 from calls_api.processing import effects
 from calls_api.tables import Call
-from common.db.core import ANY, F, Page, Query, StaleVersionError, UniqueViolationError
+from common.db.core import F, Page, StaleVersionError, UniqueViolationError
 from common.db.postgres import PostgresDatabase
 from common.domain.calls import CallStatus
 from common.errors import ConflictError
+from common.events.outbox import Outbox, OutboxAdmin
 
 
 class CallStore:
@@ -19,10 +21,12 @@ class CallStore:
 
     Args:
         database: an open database; the caller closes it.
+        outbox: takes the events, each in the transaction of the change it tells of.
     """
 
-    def __init__(self, database: PostgresDatabase) -> None:
+    def __init__(self, database: PostgresDatabase, outbox: Outbox) -> None:
         self._database = database
+        self._outbox = outbox
         self._calls = database.repository(Call)
 
     async def start(self, call_id: UUID, phone_number: str) -> Call:
@@ -33,7 +37,7 @@ class CallStore:
             return await self._calls.get(call_id)
 
     async def end(self, call_id: UUID, end: EndCall) -> Call:
-        """Record how a call ended.
+        """Record how a call ended, and that this is to be told.
 
         Raises:
             NotFoundError: no such call.
@@ -41,9 +45,8 @@ class CallStore:
         """
         call = await self._calls.get(call_id)
         if call.ended_at is None:
-            changes = end.model_dump() | {"ended_at": datetime.now(UTC)}
             try:
-                return await self._calls.update(call_id, changes, expected=call.version)
+                return await self._end(call, end)
             except StaleVersionError:  # another request ended it meanwhile: nothing else writes
                 call = await self._calls.get(call_id)
         raise ConflictError(
@@ -51,6 +54,13 @@ class CallStore:
             conflicting_resource=str(call_id),
             current_state=call.status.value,
         )
+
+    async def _end(self, call: Call, end: EndCall) -> Call:
+        changes = end.model_dump() | {"ended_at": datetime.now(UTC)}
+        async with self._database.transaction() as tx:
+            ended = await tx.repository(Call).update(call.call_id, changes, expected=call.version)
+            await self._outbox.add(tx, completed(ended))
+        return ended
 
     async def get(self, call_id: UUID) -> Call:
         """One call.
@@ -76,22 +86,14 @@ class CallStore:
         counts = sa.select(
             sa.func.count(Call.call_id).label("created"),
             sa.func.count(Call.ended_at).label("ended"),
-            sa.func.count(Call.published_at).label("published"),
         )
         (row,) = await self._database.select(counts)
+        outbox = await OutboxAdmin(self._database).lag()
         return Summary(
             created=row.created,
             ended=row.ended,
-            published=row.published,
+            waiting=outbox.rows,
+            undeliverable=outbox.dead,
             processed=processed,
             duplicate_effects=written - processed,
         )
-
-    async def unpublished(self, *, older_than: timedelta, limit: int) -> Page[Call]:
-        """Ended calls whose event is not known to be stored by the broker."""
-        waiting = (F.ended_at < datetime.now(UTC) - older_than) & F.published_at.is_null()
-        return await self._calls.find(Query(waiting, order_by=F.ended_at.asc()), limit=limit)
-
-    async def mark_published(self, call_id: UUID) -> None:
-        """Remember that the broker has stored the call's event."""
-        await self._calls.update(call_id, {"published_at": datetime.now(UTC)}, expected=ANY)

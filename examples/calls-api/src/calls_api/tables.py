@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from common.db.postgres import Base, PostgresConfig, TimestampMixin, VersionMixin, new_metadata
 from common.db.postgres.migrations import MigrationManager
 from common.domain.calls import CallFailureReason, CallStatus
+from common.events.outbox.migrations import OUTBOX_TABLES
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
@@ -33,17 +33,8 @@ class Call(TimestampMixin, VersionMixin, Records):
     duration_seconds: Mapped[int | None]
     failure_reason: Mapped[CallFailureReason | None]
     ended_at: Mapped[datetime | None]
-    published_at: Mapped[datetime | None]
-
-    __table_args__ = (
-        sa.Index(
-            "ix_calls_unpublished",
-            "ended_at",
-            postgresql_where=sa.text("ended_at IS NOT NULL AND published_at IS NULL"),
-        ),
-    )
 
 
 def migrations(config: PostgresConfig) -> MigrationManager:
-    """The migrations of this service's schema."""
-    return MigrationManager(config, MIGRATIONS, Records.metadata)
+    """The migrations of this service's schema, the outbox's tables among them."""
+    return MigrationManager(config, MIGRATIONS, Records.metadata, ignore_tables=OUTBOX_TABLES)

@@ -55,7 +55,9 @@ async def _until_sigterm(console: Console) -> int:
 
 async def _run(console: Console) -> int:
     workload = _workload()
-    console.print("starting PostgreSQL, NATS, Valkey, calls-api and post-processing ...")
+    console.print(
+        "starting PostgreSQL, NATS, Valkey, calls-api and post-processing, each with a relay ..."
+    )
     async with running_system() as system:
         console.print(f"driving {workload.title} through {system.api_url}", highlight=False)
         books = await drive(system, workload, console=console)
@@ -64,8 +66,8 @@ async def _run(console: Console) -> int:
             raise UsageError("not one line of INPUT is a call: the reasons stand above")
         show_books(books, console)
         if not books.balance:
-            console.print(f"calls-api wrote:\n{system.api.output()[-2000:]}", markup=False)
-            console.print(f"post-processing wrote:\n{system.worker.output()[-2000:]}", markup=False)
+            for service in system.services:
+                console.print(f"{service.name} wrote:\n{service.output()[-2000:]}", markup=False)
         if os.environ.get("SERVE") == "1":
             await _serve(system, console)
     return 0 if books.balance else 1
@@ -91,7 +93,9 @@ def _workload() -> Workload:
 async def _serve(system: System, console: Console) -> None:
     console.print(
         f"API {system.api_url}/docs\nPostgreSQL {system.postgres_url}\n"
-        f"NATS {system.nats_url}\nValkey {system.redis_url}\nCtrl-C stops everything",
+        f"NATS {system.nats_url}\nValkey {system.redis_url}\n"
+        f"outbox common-outbox --url {system.postgres_url} --schema calls_api status\n"
+        "Ctrl-C stops everything",
         highlight=False,
     )
     await asyncio.Event().wait()

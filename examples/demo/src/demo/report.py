@@ -27,13 +27,15 @@ def show_books(books: Books, console: Console) -> None:
         ("calls created", books.created),
         ("calls ended", books.ended),
         ("events published", books.published),
+        ("events left in the outbox", books.waiting),
         ("calls processed", books.processed),
+        ("results published", books.announced),
         ("lost", books.lost),
         ("duplicated effects", books.duplicate_effects),
         ("bad messages sent on purpose", books.spoiled.total()),
         ("dead letters", books.dead_letters.total()),
         *((f"  {reason}", count) for reason, count in sorted(books.dead_letters.items())),
-        ("worker killed and restarted", "yes" if books.worker_killed else "no"),
+        ("relay and worker killed, replaced", "yes" if books.killed else "no: too few calls"),
         ("calls per second", f"{books.processed / books.seconds:.0f}"),
         ("ended to processed, p50", _milliseconds(books.latencies, 50)),
         ("ended to processed, p99", _milliseconds(books.latencies, 99)),
@@ -49,8 +51,8 @@ def show_books(books: Books, console: Console) -> None:
         console.print(f"dead letters should be {expected}", style="red", highlight=False)
     if books.balance:
         console.print(
-            "the books balance: every call that was made was processed, once, and the dead letters "
-            "are what was bad on purpose"
+            "the books balance: every call that was made was processed, once, its result was "
+            "published, and the dead letters are what was bad on purpose"
         )
     else:
         console.print("the books do not balance", style="red")

@@ -1,7 +1,6 @@
-"""Messages that are bad on purpose, and the dead letters they become."""
+"""Messages that are bad on purpose."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,10 +9,9 @@ from uuid import uuid4
 
 from common.domain import streams
 from common.domain.calls import CallCompleted
-from common.events.core import DEAD_LETTERS, Outgoing, Transport
+from common.events.core import Outgoing
 
 LEAST, MOST = 3, 100  # of each kind
-PAGE = 100
 
 DATA: Final = {
     "call_id": "this is no UUID",
@@ -77,25 +75,3 @@ def _event(version: int, data: Mapping[str, object]) -> bytes:
         "data": data,
     }
     return json.dumps(event).encode()
-
-
-class DeadLetters:
-    """Counts dead letters by their reasons.
-
-    Args:
-        transport: An open transport.
-    """
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-        self._after = 0
-        self._reasons = Counter[str]()
-
-    async def count(self) -> Counter[str]:
-        """All there are by now."""
-        while letters := await self._transport.browse(DEAD_LETTERS, after=self._after, limit=PAGE):
-            self._after = letters[-1].sequence
-            self._reasons.update(
-                letter.headers.get("Dead-Letter-Reason", "none") for letter in letters
-            )
-        return self._reasons

@@ -1,1 +1,1 @@
-"""Example worker: writes a transcript record for every call that ended."""
+"""Example worker: writes a transcript record for every call that ended, and tells of it."""

@@ -8,7 +8,7 @@ from common.db.postgres import PostgresDatabase
 from common.errors import AppError
 from post_processing.settings import Settings, from_environment
 from post_processing.tables import migrations
-from post_processing.worker import make_bus
+from post_processing.worker import make_worker
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ async def serve(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT, then finish what is in hand."""
     await migrations(settings.database).upgrade()
     async with PostgresDatabase(settings.database) as database:
-        bus = make_bus(settings, database)
+        bus = make_worker(settings, database)
         await bus.start()
         logger.info(json.dumps({"event": "consuming"}))
         await bus.run(drain=DRAIN_SECONDS)

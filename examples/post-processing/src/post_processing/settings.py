@@ -5,6 +5,7 @@ from pydantic import Field
 from common.config import BaseAppSettings, load
 from common.db.postgres import PostgresConfig
 from common.events.nats import NatsConfig
+from common.events.outbox import RelayConfig
 
 
 class Database(PostgresConfig):
@@ -23,12 +24,14 @@ class Nats(NatsConfig):
 
 
 class Settings(BaseAppSettings, prefix="POST_PROCESSING_"):
-    """Addresses of the servers."""
+    """Addresses of the servers; the same for the worker and its relay."""
 
     database: Database
     """Set `url`."""
     nats: Nats
     """Set `servers`, a JSON list of URLs."""
+    relay: RelayConfig = RelayConfig()
+    """How the relay works."""
 
 
 def from_environment() -> Settings:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from common.context import new_id
 from common.db.postgres import Base, PostgresConfig, TimestampMixin, new_metadata
 from common.db.postgres.migrations import MigrationManager
+from common.events.outbox.migrations import OUTBOX_TABLES
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
@@ -18,14 +19,6 @@ class Records(Base):
 
     __abstract__ = True
     metadata = new_metadata()
-
-
-class InboxMark(TimestampMixin, Records):
-    """A message that was handled."""
-
-    __tablename__ = "inbox"
-
-    message_id: Mapped[str] = mapped_column(primary_key=True)
 
 
 class Transcript(TimestampMixin, Records):
@@ -42,5 +35,5 @@ class Transcript(TimestampMixin, Records):
 
 
 def migrations(config: PostgresConfig) -> MigrationManager:
-    """The migrations of this worker's schema."""
-    return MigrationManager(config, MIGRATIONS, Records.metadata)
+    """The migrations of this worker's schema, the tables of outbox and inbox among them."""
+    return MigrationManager(config, MIGRATIONS, Records.metadata, ignore_tables=OUTBOX_TABLES)

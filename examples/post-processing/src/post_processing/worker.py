@@ -1,14 +1,15 @@
-"""Handles `call.completed`: writes a transcript record."""
+"""Handles `call.completed`: writes a transcript record, and tells of it."""
 
-from typing import Final
+from typing import Annotated, Final
 from uuid import UUID
 
 from common.db.core import UnitOfWork
 from common.db.postgres import PostgresDatabase
 from common.domain.calls import CallCompleted
-from common.events.core import EventBus, EventContext, Exponential, Reject, Retry
-from common.events.nats import NatsTransport
-from post_processing.inbox import DatabaseInbox
+from common.domain.transcripts import TranscriptProcessed
+from common.events.core import EventBus, EventContext, Exponential, Inject, Reject, Retry
+from common.events.outbox import Outbox, SqlInbox
+from post_processing.events import make_bus, make_outbox
 from post_processing.settings import Settings, from_environment
 from post_processing.tables import Transcript
 
@@ -22,35 +23,46 @@ ACK_WAIT_SECONDS: Final = 5.0
 """After a worker was killed, another takes its messages so soon."""
 
 
-async def transcribe(event: CallCompleted, ctx: EventContext) -> Reject | None:
-    """Write the record, in the transaction of the inbox's mark."""
+async def transcribe(
+    event: CallCompleted, ctx: EventContext, outbox: Annotated[Outbox, Inject]
+) -> Reject | None:
+    """Write the record and what is to be told, in the transaction of the inbox's mark."""
     try:
         call_id = UUID(event.call_id)
     except ValueError:
         return Reject("call_id is no UUID")
-    await (
-        ctx.transaction(UnitOfWork)
-        .repository(Transcript)
-        .add(Transcript(call_id=call_id, processing_status="completed"))
+    tx = ctx.transaction(UnitOfWork)
+    transcript = await tx.repository(Transcript).add(
+        Transcript(call_id=call_id, processing_status="completed")
+    )
+    await outbox.add(
+        tx,
+        TranscriptProcessed(
+            call_id=str(call_id),
+            session_id=str(transcript.session_id),
+            processing_status=transcript.processing_status,
+            transcript_available=True,
+        ),
     )
     return None
 
 
-def make_bus(settings: Settings, database: PostgresDatabase) -> EventBus:
+def make_worker(settings: Settings, database: PostgresDatabase) -> EventBus:
     """A bus that is not started yet.
 
     Args:
         settings: Where the broker is.
         database: Open before the bus is started; the caller closes it.
     """
-    bus = EventBus(NatsTransport(settings.nats), source="/post-processing")
+    bus = make_bus(settings)
+    bus.provide(make_outbox())
     bus.subscribe(
         CallCompleted,
         durable="post-processing",
         concurrency=CONCURRENCY,
         retry=RETRY,
         ack_wait=ACK_WAIT_SECONDS,
-        inbox=DatabaseInbox(database),
+        inbox=SqlInbox(database),
     )(transcribe)
     return bus
 
@@ -58,4 +70,4 @@ def make_bus(settings: Settings, database: PostgresDatabase) -> EventBus:
 def event_bus() -> EventBus:
     """The bus, for the `common-events` command."""
     settings = from_environment()
-    return make_bus(settings, PostgresDatabase(settings.database))
+    return make_worker(settings, PostgresDatabase(settings.database))
