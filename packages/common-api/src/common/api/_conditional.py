@@ -1,0 +1,130 @@
+"""Conditional requests (RFC 9110, section 13): versions as entity tags."""
+
+import re
+from typing import Annotated
+
+from fastapi import Depends, Request
+from starlette.exceptions import HTTPException
+
+from common.api._state import header_values
+from common.errors import ConflictError, DomainError
+
+_TAG = re.compile(r'(?P<weak>W/)?"(?P<value>[\x21\x23-\x7e\x80-\xff]{0,256})"')
+MAX_TAGS = 32
+
+
+class PreconditionFailedError(ConflictError):
+    """The resource has changed since the caller read it (RFC 9110, section 15.5.13)."""
+
+    code = "PRECONDITION_FAILED"
+    status = 412
+    default_message = "The resource has changed: read it again"
+
+
+class PreconditionRequiredError(DomainError):
+    """The change must say which version it is about (RFC 6585, section 3)."""
+
+    code = "PRECONDITION_REQUIRED"
+    status = 428
+    default_message = "Send If-Match with the ETag that was read"
+
+
+def etag(version: object, *, weak: bool = False) -> str:
+    """Return the entity tag of a version, for the header ``ETag``.
+
+    Args:
+        version: A number, or a text of visible ASCII without ``"``, up to 256 characters.
+        weak: Whether bodies of the same version may differ in ways that do not matter.
+
+    Raises:
+        ValueError: If the version cannot be written as a tag.
+
+    Example:
+        >>> etag(7), etag("a1", weak=True)
+        ('"7"', 'W/"a1"')
+    """
+    tag = f'{"W/" if weak else ""}"{version}"'
+    if not _TAG.fullmatch(tag):
+        raise ValueError(f"no entity tag can hold {version!r}: use up to 256 visible characters")
+    return tag
+
+
+class Conditional:
+    """The conditions of a request: ``ConditionalDep``."""
+
+    def __init__(self, if_match: list[str], if_none_match: list[str]) -> None:
+        self._match = _tags(if_match)
+        self._none_match = _tags(if_none_match)
+
+    @property
+    def expected_version(self) -> int | None:
+        """The version in ``If-Match``, for repositories that compare it themselves.
+
+        ``None`` without the header, or with ``*``, which every version fulfils.
+
+        Raises:
+            PreconditionFailedError: If there is a tag, but none that is a version's number, or
+                more than one.
+        """
+        if self._match is None or "*" in self._match:
+            return None
+        numbers = [tag[1:-1] for tag in self._match if re.fullmatch(r'"[0-9]{1,18}"', tag)]
+        if len(self._match) != 1 or not numbers:
+            raise PreconditionFailedError
+        return int(numbers[0])
+
+    def check(self, version: object | None, *, required: bool = False) -> None:
+        """Check ``If-Match`` and ``If-None-Match`` before a change.
+
+        Args:
+            version: The resource's version; ``None`` if there is no resource.
+            required: Whether a change must carry ``If-Match``.
+
+        Raises:
+            PreconditionFailedError: If the version is another (412). Weak tags never match
+                (RFC 9110, section 13.1.1).
+            PreconditionRequiredError: If ``If-Match`` is required and missing (428).
+        """
+        if self._match is None:
+            if required:
+                raise PreconditionRequiredError
+        elif version is None or not ("*" in self._match or etag(version) in self._match):
+            raise PreconditionFailedError
+        if self._none_match is not None and version is not None and self._same(version):
+            raise PreconditionFailedError
+
+    def not_modified(self, version: object, *, weak: bool = False) -> None:
+        """Answer a read with 304 if the caller has this version already.
+
+        Raises:
+            starlette.exceptions.HTTPException: The 304, with the ``ETag``.
+        """
+        if self._none_match is not None and self._same(version):
+            raise HTTPException(304, headers={"ETag": etag(version, weak=weak)})
+
+    def _same(self, version: object) -> bool:
+        # Weak comparison (RFC 9110, section 8.8.3.2).
+        tags = self._none_match or frozenset()
+        return "*" in tags or bool(tags & {etag(version), etag(version, weak=True)})
+
+
+def _tags(values: list[str]) -> frozenset[str] | None:
+    """Return the tags of a header; one that is malformed matches nothing."""
+    if not values:
+        return None
+    text = ",".join(values)
+    if text.strip() == "*":
+        return frozenset("*")
+    found = _TAG.finditer(text[: MAX_TAGS * 260])
+    return frozenset(match.group() for _, match in zip(range(MAX_TAGS), found, strict=False))
+
+
+async def get_conditional(request: Request) -> Conditional:
+    """Return the conditions of this request: `ConditionalDep`."""
+    headers = request.scope["headers"]
+    return Conditional(
+        header_values(headers, b"if-match"), header_values(headers, b"if-none-match")
+    )
+
+
+ConditionalDep = Annotated[Conditional, Depends(get_conditional)]

@@ -1,0 +1,76 @@
+"""OpenAPI says what errors look like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from common.api._responses import ErrorResponse, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastapi import FastAPI
+    from pydantic import BaseModel
+
+    from common.api._styles import ErrorStyle
+
+_METHODS = frozenset({"delete", "get", "head", "options", "patch", "post", "put", "trace"})
+_FASTAPI = frozenset({"HTTPValidationError", "ValidationError"})
+
+
+def document_errors(app: FastAPI, style: ErrorStyle) -> Callable[[], dict[str, Any]]:
+    """Return a function to take the place of ``app.openapi``.
+
+    Every operation gets a ``default`` response, and its 422 the same body, unless the
+    application describes one of its own; FastAPI's models for validation errors, which are
+    never sent, go.
+    """
+    generate = app.openapi
+    done: list[dict[str, Any]] = []
+
+    def openapi() -> dict[str, Any]:
+        schema = generate()
+        if not any(schema is each for each in done):
+            _document(schema, style)
+            done[:] = [schema]
+        return schema
+
+    return openapi
+
+
+def _document(schema: dict[str, Any], style: ErrorStyle) -> None:
+    model: type[BaseModel] = Problem if style == "problem" else ErrorResponse
+    media_type = "application/problem+json" if style == "problem" else "application/json"
+    reference = "#/components/schemas/{model}"
+    described = model.model_json_schema(mode="serialization", ref_template=reference)
+    parts = described.pop("$defs", {})
+    schemas: dict[str, Any] = schema.setdefault("components", {}).setdefault("schemas", {})
+    name = model.__name__
+    for part, content in {**parts, name: described}.items():
+        schemas.setdefault(part, content)
+    content = {media_type: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    for path in schema.get("paths", {}).values():
+        for method, operation in path.items():
+            if method not in _METHODS:
+                continue
+            responses = operation.setdefault("responses", {})
+            responses.setdefault("default", {"description": "Error", "content": content})
+            if _is_fastapis(responses.get("422")):
+                responses["422"] = {"description": "Validation Error", "content": content}
+    text = str(schema.get("paths", {}))
+    for unused in _FASTAPI:
+        # FastAPI's ValidationError is referred to by its HTTPValidationError only.
+        if f"#/components/schemas/{unused}'" not in text and _is_model(schemas.get(unused)):
+            del schemas[unused]
+
+
+def _is_fastapis(response: Any) -> bool:
+    return isinstance(response, dict) and "#/components/schemas/HTTPValidationError'" in str(
+        response
+    )
+
+
+def _is_model(schema: Any) -> bool:
+    """Return whether it is FastAPI's own, and not an application's of the same name."""
+    properties = set(schema.get("properties", {})) if isinstance(schema, dict) else set[str]()
+    return properties == {"detail"} or {"loc", "msg", "type"} <= properties

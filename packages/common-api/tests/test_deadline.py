@@ -1,0 +1,81 @@
+"""The time that the caller still waits."""
+
+import asyncio
+
+import pytest
+from api_apps import code, make_app
+from api_drivers import ask
+
+from common.api import DeadlineMiddleware
+from common.context import remaining
+
+
+def deadline_app(**options):
+    app = make_app(**options)
+
+    @app.get("/left")
+    async def left():
+        return remaining()
+
+    @app.get("/hang")
+    async def hang():
+        await asyncio.Event().wait()
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "left"),
+    [
+        (None, {}, None),
+        ("5", {}, 5),
+        ("2.500", {}, 2.5),
+        ("5", {"deadline": 2.0}, 2),
+        ("5", {"deadline": None}, None),
+        (None, {"default_deadline": 7.0}, 7),
+        ("3", {"default_deadline": 7.0}, 3),
+        ("-1", {}, None),
+        ("1e9", {}, None),
+        ("nan", {}, None),
+        ("9" * 100, {}, None),
+        ("\xb2", {}, None),
+    ],
+)
+async def test_the_deadline_is_what_the_caller_still_waits_within_bounds(header, options, left):
+    headers = {} if header is None else {"X-Request-Timeout": header.encode("latin-1")}
+    found = (await ask(deadline_app(**options), path="/left", headers=headers)).json()
+    assert found is None if left is None else left - 5 <= found <= left
+
+
+@pytest.mark.parametrize("seconds", ["0.02", "0"])
+async def test_past_the_deadline_the_handler_is_cancelled(seconds, operations):
+    answer = await ask(deadline_app(), path="/hang", headers={"X-Request-Timeout": seconds})
+    assert code(answer) == (504, "DEADLINE_EXCEEDED")
+    assert operations.server[0].error_code == "DEADLINE_EXCEEDED"
+
+
+async def test_a_timeout_of_the_handlers_own_is_no_deadline(log):
+    app = deadline_app()
+
+    @app.get("/own")
+    async def own():
+        raise TimeoutError("mine")
+
+    assert (await ask(app, path="/own", headers={"X-Request-Timeout": "60"})).status == 500
+
+
+async def test_what_follows_the_response_has_no_deadline():
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(remaining())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+        await asyncio.sleep(0.06)
+        seen.append(remaining())
+
+    answer = await ask(DeadlineMiddleware(app, default=0.05))
+    assert (answer.status, answer.error) == (200, None)
+    assert 0 <= seen[0] <= 0.05
+    assert seen[1] is None
+    assert remaining() is None

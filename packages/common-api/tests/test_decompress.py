@@ -1,0 +1,79 @@
+"""Compressed bodies, honest ones and bombs."""
+
+import gzip
+import json
+import zlib
+
+import pytest
+from api_apps import make_app
+from api_drivers import ask, scope_of, talk
+
+
+def deflate(body):
+    return zlib.compress(body)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [
+        ("gzip", gzip.compress(b"0123456789" * 1000)),
+        ("x-gzip", gzip.compress(b"0123456789" * 1000)),
+        ("GZIP", gzip.compress(b"0123456789" * 500) + gzip.compress(b"0123456789" * 500)),
+        ("deflate", deflate(b"0123456789" * 1000)),
+        ("identity", b"0123456789" * 1000),
+    ],
+    ids=["gzip", "x-gzip", "members", "deflate", "identity"],
+)
+@pytest.mark.parametrize("piece", [1, 7, 100_000])
+async def test_compressed_bodies_arrive_plain(encoding, packed, piece):
+    app = make_app(decompress=True)
+    pieces = [packed[i : i + piece] for i in range(0, len(packed), piece)]
+    messages = [{"type": "http.request", "body": each, "more_body": True} for each in pieces]
+    messages.append({"type": "http.request", "body": b"", "more_body": False})
+    headers = [(b"content-encoding", encoding.encode()), (b"content-length", b"%d" % len(packed))]
+    answer = await talk(app, scope_of("POST", "/echo", headers=headers), messages)
+    assert answer.json() == {"size": 10_000, "head": "0123456789"}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("gzip", gzip.compress(b"\0" * 50_000_000), 413),
+        ("gzip", gzip.compress(gzip.compress(b"\0" * 1_000_000) * 20), 200),
+        ("gzip", b"no gzip", 400),
+        ("gzip", gzip.compress(b"x" * 1000)[:-12], 400),
+        ("gzip", gzip.compress(b"x") + b"trailing", 400),
+        ("br", b"x", 415),
+        ("gzip, gzip", gzip.compress(gzip.compress(b"x")), 415),
+        ("gzip", b"", 200),
+    ],
+    ids=["bomb", "nested", "none", "half", "trailing", "unknown", "twice", "empty"],
+)
+async def test_bombs_and_broken_bodies(encoding, body, status):
+    answer = await ask(
+        make_app(decompress=True),
+        "POST",
+        "/echo",
+        body=body,
+        headers={"content-encoding": encoding},
+    )
+    assert answer.status == status
+    if status == 415:
+        assert answer.header("accept-encoding") == "gzip, deflate"
+
+
+async def test_a_typed_body_may_be_compressed_and_its_bomb_is_no_400():
+    app = make_app(decompress=True)
+    headers = {"content-encoding": "gzip", "content-type": "application/json"}
+    good = gzip.compress(json.dumps({"a": 1}).encode())
+    assert (await ask(app, "POST", "/typed", body=good, headers=headers)).json() == {"a": 1}
+    bomb = gzip.compress(b"[" * 50_000_000)
+    assert (await ask(app, "POST", "/typed", body=bomb, headers=headers)).status == 413
+
+
+async def test_compressed_bodies_stay_as_they_are_by_default():
+    packed = gzip.compress(b"x" * 100)
+    answer = await ask(
+        make_app(), "POST", "/echo", body=packed, headers={"content-encoding": "gzip"}
+    )
+    assert answer.json()["size"] == len(packed)

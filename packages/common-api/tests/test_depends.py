@@ -1,0 +1,208 @@
+"""Dependencies: ids, the client's address, conditions, rate limits."""
+
+import pytest
+from api_drivers import ask
+from fastapi import Depends, FastAPI, Response
+
+from common.api import (
+    ClientIPDep,
+    Conditional,
+    ConditionalDep,
+    CorrelationIdDep,
+    MemoryRateLimiter,
+    PreconditionFailedError,
+    RequestContextDep,
+    RequestIdDep,
+    TrustedProxies,
+    etag,
+    install,
+    rate_limit,
+)
+
+
+def make_app(**options):
+    app = FastAPI()
+    install(app, service="orders", **options)
+    return app
+
+
+async def test_ids_and_context():
+    app = make_app()
+
+    @app.get("/")
+    async def handler(r: RequestIdDep, c: CorrelationIdDep, context: RequestContextDep):
+        return [r, c, context.service]
+
+    answer = await ask(app, headers={"X-Request-ID": "r-1", "X-Correlation-ID": "c-1"})
+    assert answer.json() == ["r-1", "c-1", "orders"]
+
+
+async def test_without_the_stack_an_id_says_what_to_do():
+    app = FastAPI()
+
+    @app.get("/")
+    async def handler(r: RequestIdDep): ...
+
+    assert "install(app)" in str((await ask(app)).error)
+
+
+PROXIES = ["10.0.0.0/8", "2001:db8::/32"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("203.0.113.7", [], "203.0.113.7"),
+        ("203.0.113.7", ["1.1.1.1"], "203.0.113.7"),  # forged: the peer is no proxy
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.9"], "203.0.113.9"),
+        ("10.0.0.1", ["1.1.1.1, 203.0.113.9"], "203.0.113.9"),  # forged: left of the client
+        ("10.0.0.1", ["1.1.1.1, 203.0.113.9, 10.9.9.9"], "203.0.113.9"),
+        ("10.0.0.1", ["1.1.1.1", "203.0.113.9"], "203.0.113.9"),  # two headers are one list
+        ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        ("10.0.0.1", ["203.0.113.9, junk"], "10.0.0.1"),  # nothing left of junk is believed
+        ("10.0.0.1", [""], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.9:5123"], "203.0.113.9"),
+        ("10.0.0.1", ["[2001:db9::1]:5123"], "2001:db9::1"),
+        ("::ffff:10.0.0.1", ["::ffff:203.0.113.9"], "203.0.113.9"),
+        ("2001:db8::1", ["2001:0db9:0::1"], "2001:db9::1"),
+        ("10.0.0.1", [",".join(["1.1.1.1"] * 10_000) + ", 203.0.113.9"], "203.0.113.9"),
+        ("10.0.0.1", [", ".join(["203.0.113.9", *["10.0.0.2"] * 100])], "10.0.0.2"),  # bounded
+        ("10.0.0.1", ["1" * 100_000], "10.0.0.1"),
+        ("fe80::1%eth0", ["203.0.113.9"], None),
+        ("testclient", ["203.0.113.9"], None),
+    ],
+)
+async def test_the_client_is_the_first_from_the_right_that_is_no_proxy(peer, forwarded, client):
+    app = make_app(proxies=PROXIES, limits=None)
+
+    @app.get("/")
+    async def handler(ip: ClientIPDep):
+        return ip
+
+    headers = [("x-forwarded-for", value) for value in forwarded]
+    assert (await ask(app, headers=headers, client=(peer, 1))).json() == client
+
+
+def test_unix_sockets_have_no_address():
+    assert TrustedProxies(["unix"]).client_ip(None, ["203.0.113.9"]) == "203.0.113.9"
+    assert TrustedProxies(["10.0.0.0/8"]).client_ip(None, ["203.0.113.9"]) is None
+
+
+@pytest.mark.parametrize(("given", "error"), [(["x"], ValueError), ("10.0.0.0/8", TypeError)])
+def test_networks_are_checked_at_once(given, error):
+    with pytest.raises(error):
+        make_app(proxies=given)
+
+
+def conditional_app():
+    app = make_app()
+
+    @app.get("/")
+    async def read(conditions: ConditionalDep, response: Response):
+        conditions.not_modified(7)
+        response.headers["ETag"] = etag(7)
+        return "body"
+
+    @app.put("/")
+    async def change(conditions: ConditionalDep):
+        conditions.check(7, required=True)
+        return conditions.expected_version
+
+    @app.put("/new")
+    async def create(conditions: ConditionalDep, exists: bool = False):
+        conditions.check(7 if exists else None)
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        (None, 200), ('"6"', 200), ('"7"', 304), ('W/"7"', 304), ("*", 304), ('"6", "7"', 304),
+        ("7", 200), ('"7', 200),
+    ],
+)  # fmt: skip
+async def test_reads_of_a_version_that_is_known(given, status):
+    answer = await ask(conditional_app(), headers={"If-None-Match": given} if given else {})
+    assert (answer.status, answer.header("etag")) == (status, '"7"')
+    assert bool(answer.body) is (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        (None, 428), ('"7"', 200), ('"6"', 412), ('W/"7"', 412), ("*", 200), ('"6", "7"', 412),
+        ("nonsense", 412), ('"7' + "7" * 10_000, 412),
+    ],
+)  # fmt: skip
+async def test_changes_of_a_version_that_is_another(given, status):
+    headers = {"If-Match": given} if given else {}
+    answer = await ask(conditional_app(), "PUT", headers=headers)
+    assert answer.status == status
+    if status == 200:
+        assert answer.json() == (7 if given == '"7"' else None)
+
+
+async def test_creating_only_what_is_not_there():
+    headers = {"If-None-Match": "*"}
+    assert (await ask(conditional_app(), "PUT", "/new", headers=headers)).status == 200
+    assert (await ask(conditional_app(), "PUT", "/new?exists=1", headers=headers)).status == 412
+    assert (await ask(conditional_app(), "PUT", "/new", headers={"If-Match": "*"})).status == 412
+
+
+@pytest.mark.parametrize("version", ['a"b', "a\r\nb", "a b", "x" * 257])
+def test_versions_that_no_tag_can_hold(version):
+    with pytest.raises(ValueError, match="entity tag"):
+        etag(version)
+
+
+async def test_a_rate_limit_refuses_by_client_and_says_when(operations):
+    app = make_app()
+    limit = rate_limit(MemoryRateLimiter(limit=2, window=3600.0))
+
+    @app.get("/", dependencies=[Depends(limit)])
+    async def handler(): ...
+
+    answers = [await ask(app) for _ in range(3)]
+    assert [a.status for a in answers] == [200, 200, 429]
+    assert [a.header("ratelimit-remaining") for a in answers] == ["1", "0", "0"]
+    assert 3590 <= int(answers[2].header("retry-after")) <= 3600
+    details = answers[2].json()["error"]["details"]
+    assert (details["limit"], details["window"]) == (2, "3600s")
+    assert (await ask(app, client=("203.0.113.8", 1))).status == 200
+    assert any(op.kind == "rate_limit" for op in operations.ended)
+
+
+async def test_a_rate_limit_remembers_only_so_many():
+    limiter = MemoryRateLimiter(limit=1, window=3600.0, max_keys=10)
+    for n in range(1000):
+        await limiter.hit(str(n))
+    assert len(limiter._counts) == 10
+
+
+async def test_a_window_ends():
+    limiter = MemoryRateLimiter(limit=1, window=0.02)
+    assert (await limiter.hit("a")).allowed
+    while not (decision := await limiter.hit("a")).allowed:
+        assert 0 <= decision.reset_after <= 0.02
+
+
+async def test_an_ipv6_network_counts_as_one_client():
+    app = make_app()
+    limit = rate_limit(MemoryRateLimiter(limit=1, window=3600.0))
+
+    @app.get("/", dependencies=[Depends(limit)])
+    async def handler(): ...
+
+    clients = ["2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1"]
+    assert [(await ask(app, client=(each, 1))).status for each in clients] == [200, 429, 200]
+
+
+def test_weak_tags_never_match_a_change():
+    for given, version in ((['W/"7"'], 7), (['"7"'], None), (["*"], None), (['"8", W/"7"'], 7)):
+        with pytest.raises(PreconditionFailedError):
+            Conditional(given, []).check(version)
+    Conditional(['"6", "7"'], []).check(7)
+    with pytest.raises(PreconditionFailedError):
+        _ = Conditional(['"6", "7"'], []).expected_version

@@ -1,0 +1,196 @@
+"""One call sets everything up, once, in time."""
+
+import logging
+import re
+import subprocess
+import sys
+
+import pytest
+from api_drivers import ask
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from pydantic import BaseModel
+
+from common.api import RequestContextMiddleware, install
+from common.errors import NotFoundError
+
+
+def test_a_second_time_is_an_error():
+    app = FastAPI()
+    install(app, service="orders")
+    with pytest.raises(RuntimeError, match="once"):
+        install(app, service="orders")
+
+
+async def test_after_the_start_is_an_error():
+    app = FastAPI()
+    await ask(app)
+    with pytest.raises(RuntimeError, match="started"):
+        install(app, service="orders")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"service": "a b"},
+        {"service": "orders", "errors": "xml"},
+        {"service": "orders", "request_id": ["x"]},
+        {"service": "orders", "proxies": ["x"]},
+        {"service": "orders", "deadline": 0},
+        {"service": "orders", "deadline": None, "default_deadline": 1.0},
+        {"service": "orders", "hosts": []},
+    ],
+)
+def test_what_cannot_be_is_refused_and_leaves_the_app_as_it_was(options):
+    app = FastAPI()
+    before = dict(app.exception_handlers)
+    with pytest.raises(ValueError, match=r"."):
+        install(app, **options)
+    assert app.exception_handlers == before
+    install(app, service="orders")
+
+
+async def test_middleware_added_before_and_after_is_inside():
+    app, order = FastAPI(), []
+
+    class Mark:
+        def __init__(self, app, name):
+            self.app, self.name = app, name
+
+        async def __call__(self, scope, receive, send):
+            order.append(self.name)
+            await self.app(scope, receive, send)
+
+    app.add_middleware(Mark, name="inner")
+    install(app, service="orders")
+    app.add_middleware(Mark, name="outer")
+    app.add_middleware(CORSMiddleware, allow_origins=["*"])
+    assert (await ask(app)).header("x-request-id")
+    assert order == ["outer", "inner"]
+    assert len(app.user_middleware) == 3
+    assert isinstance(app.middleware_stack, RequestContextMiddleware)
+
+
+async def test_two_apps_keep_apart():
+    one, two = FastAPI(), FastAPI()
+    install(one, service="one", errors="problem")
+    install(two, service="two")
+    assert (await ask(one, path="/x")).header("content-type") == "application/problem+json"
+    assert (await ask(two, path="/x")).header("content-type") == "application/json"
+    assert (await ask(one, path="/x")).header("x-service-name") == "one"
+
+
+async def test_a_mounted_app_that_was_installed_itself_keeps_its_style_and_gives_ids_once(
+    operations,
+):
+    outer, inner = FastAPI(), FastAPI()
+    install(outer, service="outer")
+    install(inner, service="inner", errors="problem")
+
+    @inner.get("/x")
+    async def fail():
+        raise NotFoundError
+
+    outer.mount("/in", inner)
+    answer = await ask(outer, path="/in/x")
+    assert answer.header("content-type") == "application/problem+json"
+    assert answer.header("x-service-name") == "outer"
+    assert answer.json()["request_id"] == answer.header("x-request-id")
+    assert [op.name for op in operations.server] == ["GET /in/x"]
+
+
+async def test_debug_pages_are_starlettes_own():
+    app = FastAPI(debug=True)
+    install(app, service="orders")
+
+    @app.get("/")
+    async def crash():
+        raise KeyError("shown")
+
+    answer = await ask(app)
+    assert (answer.status, b"shown" in answer.body) == (500, True)
+    assert answer.header("x-request-id")
+
+
+class Body(BaseModel):
+    n: int
+
+
+def documented(**options):
+    app = FastAPI()
+    install(app, service="orders", **options)
+
+    @app.post("/x", responses={404: {"description": "mine"}})
+    async def post(body: Body): ...
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("style", "media_type", "model"),
+    [
+        ("envelope", "application/json", "ErrorResponse"),
+        ("problem", "application/problem+json", "Problem"),
+    ],
+)
+async def test_openapi_says_what_errors_look_like_and_they_do(style, media_type, model):
+    import jsonschema
+
+    app = documented(errors=style)
+    schema = (await ask(app, path="/openapi.json")).json()
+    responses = schema["paths"]["/x"]["post"]["responses"]
+    reference = {"$ref": f"#/components/schemas/{model}"}
+    for status in ("422", "default"):
+        assert responses[status]["content"] == {media_type: {"schema": reference}}
+    assert responses["404"] == {"description": "mine"}
+    assert not {"HTTPValidationError", "ValidationError"} & set(schema["components"]["schemas"])
+    for answer in [
+        await ask(app, "POST", "/x", json_body={"n": "x"}),
+        await ask(app, "GET", "/nowhere"),
+    ]:
+        assert answer.header("content-type") == media_type
+        jsonschema.validate(answer.json(), {**reference, "components": schema["components"]})
+    assert app.openapi() is app.openapi()
+
+
+def test_no_reference_is_left_without_its_model():
+    # FastAPI itself writes its own ValidationError over an application's.
+    class ValidationError(BaseModel):
+        mine: int
+
+    app = FastAPI()
+    install(app, service="orders")
+
+    @app.get("/x/{n}")
+    async def get(n: int) -> ValidationError: ...
+
+    schema = app.openapi()
+    names = set(re.findall("#/components/schemas/([^']+)'", str(schema)))
+    assert "ValidationError" in names
+    assert names <= set(schema["components"]["schemas"])
+
+
+def test_a_crash_is_logged_once_and_the_server_is_not_bothered(serve, log):
+    import httpx
+
+    app = FastAPI()
+    install(app, service="orders")
+
+    @app.get("/crash")
+    async def crash():
+        raise KeyError
+
+    server = serve(app)
+    with httpx.Client(timeout=60) as client:
+        assert [client.get(server.url + "/crash").status_code for _ in range(2)] == [500, 500]
+    errors = [r for r in log if r.levelno >= logging.ERROR]
+    assert [r.name for r in errors] == ["common.api"] * 2
+
+
+def test_importing_does_nothing_and_needs_no_server():
+    code = (
+        "import sys, common.api, logging; "
+        "assert 'uvicorn' not in sys.modules and 'httpx' not in sys.modules; "
+        "assert not logging.getLogger('common.api').handlers"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
