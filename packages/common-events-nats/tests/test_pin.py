@@ -23,7 +23,7 @@ from nats_consuming import (
 )
 
 from common.events.nats._delivery import NatsDelivery
-from common.testing import FaultProxy, NatsCluster
+from common.testing import FaultProxy, NatsCluster, NatsServer
 
 ORDERED: dict[str, Any] = {"ordered": True, "ack_wait": 3.0, "max_outstanding": 8}
 
@@ -307,6 +307,53 @@ async def test_what_another_settles_late_is_not_taken_for_what_it_still_has(
         got = await take(consumer, 7)
         assert [delivery.sequence for delivery in got] == list(range(2, 9))
         await settled(nats)
+
+
+async def test_a_server_that_forgot_deliveries_lets_nothing_overtake():
+    """It was killed before it wrote down whom it gave messages, and gives them to another."""
+    async with (
+        NatsServer() as server,
+        FaultProxy(server.url) as proxy,
+        connected(server.url) as other,
+        connected(proxy.url(server.url)) as victim,
+    ):
+        await victim.stream()
+        first = await victim.consume(**ordered(ack_wait=6.0))
+        await other.publish_many(1)
+        [oldest] = await receive(first, 1)
+        await asyncio.sleep(0.5)  # this delivery is written down
+        await other.publish_many(3, start=1)
+        later = await receive(first, 3)
+        assert isinstance(oldest, NatsDelivery)
+        proxy.refuse()
+        proxy.cut()
+        server.kill()
+        await server.restart()
+        reply = oldest.reply.decode()
+        second = await other.consume(**ordered(ack_wait=6.0))
+
+        async def keep_oldest() -> None:
+            while True:
+                other.connection.publish(reply, b"+WPI")
+                await asyncio.sleep(0.2)
+
+        keeping = asyncio.create_task(keep_oldest())
+
+        async def taken_over() -> bool:
+            pin = second.pull.pin
+            return pin is not None and set(pin.held) == {2, 3, 4}
+
+        await until(taken_over)
+        proxy.heal()
+        await victim.connection.wait_connected()
+        for delivery in later:
+            await delivery.ack()
+        await nothing(second, 2.5)
+        keeping.cancel()
+        await oldest.ack()
+        await first.stop()
+        assert [each.sequence for each in await take(second, 4)] == [1, 2, 3, 4]
+        await settled(other)
 
 
 async def test_what_is_held_for_too_long_keeps_its_place(nats: Nats, nats_url: str):

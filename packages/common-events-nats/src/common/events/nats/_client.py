@@ -70,6 +70,11 @@ class RawClient(Client):
         return self._is_up
 
     @property
+    def server_id(self) -> str:
+        """What the server calls itself, anew at each start; see ``INFO`` in the protocol."""
+        return str(self._server_info.get("server_id", ""))
+
+    @property
     def congested(self) -> bool:
         """Whether the peer reads so slowly that nothing should be sent again."""
         writer = getattr(self._transport, "_io_writer", None)

@@ -149,6 +149,11 @@ class Connection:
         """Call a function when permissions forbid a subject; return one that ends this."""
         return _added(self._on_denied, listener)
 
+    @property
+    def server_id(self) -> str:
+        """Of the server at the other end; another one when it was started again."""
+        return self.nc.server_id
+
     # The client's listener
 
     def up(self) -> None:

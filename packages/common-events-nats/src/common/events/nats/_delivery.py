@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from common.events.core._transport import Delivery
 from common.events.nats._headers import parse_headers
-from common.events.nats._settlements import ACK
+from common.events.nats._settlements import ACK, NAK
 
 if TYPE_CHECKING:
     from common.events.nats._pull import Pull
@@ -37,7 +37,16 @@ class NatsDelivery(Delivery):
         received: See `Delivery`.
     """
 
-    __slots__ = ("_headers", "_settled", "deadline", "generation", "pin", "pull", "reply")
+    __slots__ = (
+        "_headers",
+        "_settled",
+        "deadline",
+        "epoch",
+        "generation",
+        "pin",
+        "pull",
+        "reply",
+    )
 
     def __init__(  # noqa: PLR0917 - keywords would cost more than the rest
         self,
@@ -60,6 +69,7 @@ class NatsDelivery(Delivery):
         self.reply = reply
         self.deadline = received + pull.ack_wait
         self.generation = pull.generation
+        self.epoch = pull.epoch
         self.pin: bytes | None = None
         self._headers = headers
         self._settled = False
@@ -130,7 +140,7 @@ class NatsDelivery(Delivery):
         """Give it back to the broker, unless it is settled."""
         if not self._settled:
             self._settled = True
-            answer = b"-NAK"
+            answer = NAK
             if delay > 0:
                 answer = b'-NAK {"delay":%d}' % int(min(delay, _LONGEST_DELAY) * 1e9)
             self.pull.settle(self, answer)

@@ -13,7 +13,9 @@ gap in these numbers tells.
 The server tells how many messages are unsettled, not which. What came here a second time may be
 settled late by the process that had it first, and would then be counted in place of another: when
 others settle anything while such messages are held, these are handed back, and counted anew as
-far as they come again.
+far as they come again. A server that was started again may even have forgotten a delivery, and
+make it to another process as if for the first time: that is why nobody acknowledges what it got
+before (see ``Pull``), and what is handed back is still counted as unsettled.
 """
 
 import time

@@ -21,7 +21,7 @@ from common.events.nats._delivery import NatsDelivery
 from common.events.nats._denied import Denied, forbidden
 from common.events.nats._headers import parse_headers, parse_status
 from common.events.nats._pin import Pin
-from common.events.nats._settlements import IN_PROGRESS, Settlements, pub
+from common.events.nats._settlements import IN_PROGRESS, NAK, Settlements, pub
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ class Pull:
         unsettled: Messages in hand.
         asked: Messages asked for that have not come.
         generation: Rises whenever the consumer turns out to be another one.
+        epoch: Rises whenever the broker may have forgotten whom it gave messages of an ordered
+            consumer.
         renewals: How often the consumer was looked up and asked anew.
     """
 
@@ -103,7 +105,10 @@ class Pull:
         self._room = limit
         self._clustered = False
         self._created = ""
+        self._leader: str | None = None
+        self._server = connection.server_id
         self.generation = 0
+        self.epoch = 0
         self._settlements = Settlements(connection.nc.write)
         self._listeners: list[Callable[[], None]] = []
 
@@ -116,7 +121,7 @@ class Pull:
             info: The consumer's, as `ensure` has just returned it.
         """
         self._listeners = [
-            self.connection.on_up(self.doubt),
+            self.connection.on_up(self._reconnected),
             self.connection.on_down(self._disconnected),
             self.connection.on_denied(self._denied),
         ]
@@ -178,6 +183,8 @@ class Pull:
             return
         self.unsettled.discard(delivery)
         if answer:
+            if delivery.epoch != self.epoch and not answer.startswith(NAK):
+                answer = NAK
             self._settlements.send(delivery.reply, answer)
         free = self._room - len(self.unsettled) - self.asked
         if free * 4 >= self.limit:
@@ -201,6 +208,17 @@ class Pull:
         self.generation += 1
         self.unsettled.clear()
         self._settlements.forget()
+
+    def _mistrust(self) -> None:
+        """Settle nothing any more of what is in hand: have it sent again.
+
+        A server writes down what it has delivered a little later, and its followers learn of it
+        a little later: the next one may have given the same messages to another process as if for
+        the first time. Acknowledged here, they would be counted there for others, and be overtaken.
+        """
+        if self.pin is not None:
+            self.epoch += 1
+            self._settlements.hand_back()
 
     # Asking
 
@@ -288,6 +306,12 @@ class Pull:
             self.doubt()
 
     # Watching
+
+    def _reconnected(self) -> None:
+        before, self._server = self._server, self.connection.server_id
+        if before != self._server:
+            self._mistrust()
+        self.doubt()
 
     def _disconnected(self) -> None:
         self.asked = 0
@@ -385,7 +409,13 @@ class Pull:
     async def _subscribe(self, info: Json) -> None:
         config = info["config"]
         self._batch = config.get("max_batch") or _ANY
-        self._clustered = bool(info.get("cluster"))
+        cluster = info.get("cluster")
+        self._clustered = bool(cluster)
+        leader = cluster.get("leader") if cluster else None
+        if leader and leader != self._leader:
+            if self._leader is not None:
+                self._mistrust()
+            self._leader = leader
         if self._created != info["created"]:
             self._begin_anew(info["created"])
         self._settlements.resend()

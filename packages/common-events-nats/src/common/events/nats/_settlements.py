@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable
 
 ACK = b"+ACK"
+NAK = b"-NAK"
 IN_PROGRESS = b"+WPI"
 
 _REMEMBERED = 1_024  # acknowledgements that may have been lost with the connection
@@ -39,6 +40,13 @@ class Settlements:
         unsent, self._unsent = self._unsent, deque()
         for reply, answer in unsent:
             self.send(reply, answer)
+
+    def hand_back(self) -> None:
+        """Ask for everything again that may not have been settled."""
+        unsure, unsent = self._sent, self._unsent
+        self._sent, self._unsent = deque(maxlen=_REMEMBERED), deque()
+        for reply in (*unsure, *(reply for reply, _ in unsent)):
+            self.send(reply, NAK)
 
     def forget(self) -> None:
         """Send nothing again: the consumer is another one."""
