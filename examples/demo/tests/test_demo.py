@@ -78,7 +78,10 @@ def test_the_books_balance(demo):
 
 @pytest.mark.parametrize(
     ("service", "missing"),
-    [("calls-api", "calls processed"), ("post-processing", "results published")],
+    [
+        ("calls-api", "calls processed"),
+        pytest.param("post-processing", "results published", marks=pytest.mark.chaos),
+    ],
 )
 def test_an_event_that_is_really_lost_is_found(demo, service, missing):
     process = demo(LOSSY_DEMO, service, CALLS="20")
@@ -118,10 +121,10 @@ def test_a_file_without_any_call_is_an_error(demo, tmp_path):
 @pytest.mark.parametrize(
     ("number", "moment", "calls"),
     [
-        (signal.SIGINT, "starting", 100_000),
+        pytest.param(signal.SIGINT, "starting", 100_000, marks=pytest.mark.chaos),
         (signal.SIGINT, "driving", 100_000),
-        (signal.SIGTERM, "driving", 100_000),
-        (signal.SIGINT, "starting replacements", 60),
+        pytest.param(signal.SIGTERM, "driving", 100_000, marks=pytest.mark.chaos),
+        pytest.param(signal.SIGINT, "starting replacements", 60, marks=pytest.mark.chaos),
     ],
 )
 def test_an_interrupt_leaves_nothing_behind(demo, number, moment, calls):

@@ -92,6 +92,7 @@ async def test_two_replicas_of_each_service_start_at_the_same_time(stack, servic
     assert all(each.running for each in (relay, standby, *workers))
 
 
+@pytest.mark.chaos
 async def test_the_worker_may_start_first_or_last(stack, services):
     calls_api, post_processing = services
     worker = await stack.enter_async_context(post_processing())
