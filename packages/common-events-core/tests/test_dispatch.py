@@ -15,12 +15,10 @@ def dispatcher(run, *, concurrency=4):
     return made, discarded
 
 
-async def until(condition, turns=10_000):
-    for _ in range(turns):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it never came true")
+async def until(condition):
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0)
 
 
 async def ended(made):
