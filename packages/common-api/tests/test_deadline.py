@@ -71,11 +71,11 @@ async def test_what_follows_the_response_has_no_deadline():
         seen.append(remaining())
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(0.6)
         seen.append(remaining())
 
-    answer = await ask(DeadlineMiddleware(app, default=0.05))
+    answer = await ask(DeadlineMiddleware(app, default=0.5))
     assert (answer.status, answer.error) == (200, None)
-    assert 0 <= seen[0] <= 0.05
+    assert 0 <= seen[0] <= 0.5
     assert seen[1] is None
     assert remaining() is None
