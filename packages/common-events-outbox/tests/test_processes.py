@@ -82,7 +82,7 @@ async def test_a_relay_paused_past_its_lease_changes_nothing_when_it_goes_on(
         paused.pause()
         async with make_relay(database, transport, batch_size=5) as other:
             await until(lambda: len(other._leases.held) == 64)
-            assert await value(database, "SELECT min(fence) FROM outbox_lease") >= 2
+            assert await value(database, "SELECT min(fence) FROM outbox_lease") == 2
             paused.resume()
             await writing
             await emptied(database)
