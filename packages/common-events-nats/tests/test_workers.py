@@ -124,7 +124,7 @@ async def test_handlers_that_do_not_end_in_time_are_cancelled_and_handed_back(ba
 @pytest.mark.parametrize("per_key", [False, True], ids=["shared", "per key"])
 async def test_a_message_that_ends_the_process_becomes_a_dead_letter(bank, per_key):
     await bank.book(["good"] * 5 + ["poison"] + ["good"] * 5)
-    options = {"per_key": per_key, "attempts": 3, "ack_wait": 2.0, "max_outstanding": 8}
+    options = {"per_key": per_key, "attempts": 3, "ack_wait": 4.0, "max_outstanding": 8}
     worker = await bank.worker(**options)
     ends = 0
     async with asyncio.timeout(100):
@@ -134,8 +134,7 @@ async def test_a_message_that_ends_the_process_becomes_a_dead_letter(bank, per_k
                 ends += 1
                 await worker.restart()
             await asyncio.sleep(0.05)
-    # Less than three times where a busy process had not yet handled it when it came again.
-    assert 1 <= ends <= 3, "as often as it may be tried"
+    assert ends == 3, "as often as it may be tried"
     (poison,) = [each for each in letters if json.loads(each.data)["id"] == "5"]
     assert poison.subject == "dead.evt.ledger.booked"
     assert poison.headers["Dead-Letter-Reason"] == "attempts"
