@@ -85,7 +85,9 @@ async def test_a_watch_in_a_cluster_outlives_the_leader_of_its_bucket():
     async with NatsCluster(3) as cluster, connected(cluster.urls) as nats:
         bucket = await open_key_value(nats.connection, "b", replicas=3, history=64)
         await put(bucket, "a", b"begin")
-        async with bucket.watch() as changes:
+        # A consumer in a cluster begins with an election, which takes a busy machine its time.
+        patient = await open_key_value(nats.connection, "b", timeout=60)
+        async with patient.watch() as changes:
             assert (await anext(changes)).value == b"begin"
             (await cluster.leader("KV_b", timeout=60)).kill()
             wanted = [b"%d" % n for n in range(20)]

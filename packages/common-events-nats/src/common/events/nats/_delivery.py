@@ -69,7 +69,7 @@ class NatsDelivery(Delivery):
         self.reply = reply
         self.deadline = received + pull.ack_wait
         self.generation = pull.generation
-        self.epoch = pull.epoch
+        self.epoch = pull.epoch.number
         self.pin: bytes | None = None
         self._headers = headers
         self._settled = False

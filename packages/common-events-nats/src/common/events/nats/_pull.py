@@ -8,22 +8,20 @@ asked anew on a fresh inbox. No text of the server is read.
 
 import asyncio
 import json
-import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
 from operator import attrgetter
 
-from common.errors import AppError, MessageBusError, is_retryable, wrap
+from common.errors import AppError, MessageBusError, is_retryable
 from common.events.nats._api import Api, Json
 from common.events.nats._connection import Connection, Subscription
 from common.events.nats._delivery import NatsDelivery
 from common.events.nats._denied import Denied, forbidden
+from common.events.nats._epoch import Epoch
 from common.events.nats._headers import parse_headers, parse_status
 from common.events.nats._pin import Pin
+from common.events.nats._renewal import Renewal
 from common.events.nats._settlements import IN_PROGRESS, NAK, Settlements, pub
-
-log = logging.getLogger(__name__)
 
 HEARTBEAT = 2.0
 """Seconds between the heartbeats asked for; two that fail to come put the requests in doubt."""
@@ -32,7 +30,6 @@ EXPIRES = 30.0
 """Seconds that a pull request waits for messages."""
 
 _ANY = 1 << 30
-_LONGEST_PAUSE = 5.0
 _STOP_SECONDS = 5.0
 _CALM_SECONDS = 1.0
 
@@ -56,8 +53,7 @@ class Pull:
         unsettled: Messages in hand.
         asked: Messages asked for that have not come.
         generation: Rises whenever the consumer turns out to be another one.
-        epoch: Rises whenever the broker may have forgotten whom it gave messages of an ordered
-            consumer.
+        epoch: Rises whenever the broker may have forgotten whom it gave which message.
         renewals: How often the consumer was looked up and asked anew.
     """
 
@@ -95,22 +91,24 @@ class Pull:
         self._subscription: Subscription | None = None
         self._heard = 0.0
         self._ask_soon = False
-        self._doubt = False
-        self._woken = asyncio.Event()
-        self._healthy = False
         self._batch = _ANY
         self._expires = EXPIRES
-        self._task: asyncio.Task[None] | None = None
         self._write = connection.nc.write
         self._room = limit
         self._clustered = False
         self._created = ""
-        self._leader: str | None = None
-        self._server = connection.server_id
         self.generation = 0
-        self.epoch = 0
+        self.epoch = Epoch(connection.server_id)
         self._settlements = Settlements(connection.nc.write)
         self._listeners: list[Callable[[], None]] = []
+        self._renewal = Renewal(
+            f"consumer {stream}/{durable}",
+            ready=connection.wait_connected,
+            renew=self._renew,
+            care=self._care,
+            seconds=self._tick,
+            lost=lost,
+        )
 
     # Beginning and end
 
@@ -131,8 +129,7 @@ class Pull:
             if not is_retryable(error):
                 raise
             self.doubt()
-        name = f"pull {self.stream}/{self.durable}"
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
+        self._renewal.start()
 
     async def stop(self) -> None:
         """Ask for no more and give up the pull requests. Idempotent.
@@ -140,10 +137,7 @@ class Pull:
         What the server had already sent still comes to ``take``.
         """
         self.stopped = True
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        await self._renewal.stop()
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             if self._clustered:
@@ -183,7 +177,7 @@ class Pull:
             return
         self.unsettled.discard(delivery)
         if answer:
-            if delivery.epoch != self.epoch and not answer.startswith(NAK):
+            if delivery.epoch != self.epoch.number and not self._trusted(answer):
                 answer = NAK
             self._settlements.send(delivery.reply, answer)
         free = self._room - len(self.unsettled) - self.asked
@@ -209,15 +203,17 @@ class Pull:
         self.unsettled.clear()
         self._settlements.forget()
 
-    def _mistrust(self) -> None:
-        """Settle nothing any more of what is in hand: have it sent again.
+    def _trusted(self, answer: bytes) -> bool:
+        """Whether an answer may be sent for what the broker may have forgotten to have delivered.
 
-        A server writes down what it has delivered a little later, and its followers learn of it
-        a little later: the next one may have given the same messages to another process as if for
-        the first time. Acknowledged here, they would be counted there for others, and be overtaken.
+        Acknowledged here, messages of an ordered consumer would be counted for another process,
+        which may have them by now, and be overtaken there: they have to be sent again.
         """
+        return self.pin is None or answer.startswith(NAK)
+
+    def _forgotten(self) -> None:
+        """Have all sent again that is not known to be settled."""
         if self.pin is not None:
-            self.epoch += 1
             self._settlements.hand_back()
 
     # Asking
@@ -263,9 +259,13 @@ class Pull:
         self._room = max(self.limit, room)
         self._ask()
 
+    def doubt(self) -> None:
+        """Look the consumer up and ask anew."""
+        self._renewal.doubt()
+
     def wake(self) -> None:
         """Look after the pin without waiting for the next tick."""
-        self._woken.set()
+        self._renewal.wake()
 
     def publish(self, subject: str, body: bytes) -> None:
         """Send a message for which no answer is awaited."""
@@ -283,7 +283,7 @@ class Pull:
         if not self.asked:
             self._ask_later()  # there may be room that was too little to ask for
         self.unsettled.add(delivery)
-        self._healthy = True
+        self._renewal.confirm()
         if self.pin is not None and not self.pin.admit(delivery, headers, self):
             return
         self._take(delivery)
@@ -291,7 +291,7 @@ class Pull:
     def _status(self, subject: bytes, headers: bytes | None) -> None:
         code, _ = parse_status(headers)
         if code == 100:
-            self._healthy = True
+            self._renewal.confirm()
             return
         if self.pin is not None and code == 423:
             self.pin.lose()
@@ -300,7 +300,7 @@ class Pull:
         left = parse_headers(headers).get("Nats-Pending-Messages", "")
         if left.isdigit() and left.isascii():
             self.asked = max(0, self.asked - int(left))
-            self._healthy = True
+            self._renewal.confirm()
             self._ask_later()
         else:
             self.doubt()
@@ -308,9 +308,8 @@ class Pull:
     # Watching
 
     def _reconnected(self) -> None:
-        before, self._server = self._server, self.connection.server_id
-        if before != self._server:
-            self._mistrust()
+        if self.epoch.served_by(self.connection.server_id):
+            self._forgotten()
         self.doubt()
 
     def _disconnected(self) -> None:
@@ -327,52 +326,18 @@ class Pull:
         elif self._inbox and denied.hearing(f"{self._inbox.decode()}.*"):
             self._lost(forbidden("subscribe to", f"{self.connection.config.inbox_prefix}.>"))
 
-    def doubt(self) -> None:
-        """Look the consumer up and ask anew."""
-        self._doubt = True
-        self._woken.set()
+    def _tick(self) -> float:
+        return min(HEARTBEAT, self.ack_wait / 3) if self.pin is None else self.pin.tick()
 
-    async def _run(self) -> None:
-        """Renew the requests whenever they are in doubt, with pauses that grow while it fails."""
-        failures = 0
-        try:
-            while True:
-                await self._watch()
-                failures = 0 if self._healthy else failures + 1
-                if failures > 1:
-                    await asyncio.sleep(_pause(failures))
-                await self.connection.wait_connected()
-                self._doubt = False
-                self._healthy = False
-                try:
-                    await self._renew()
-                except MessageBusError as error:
-                    if not is_retryable(error):
-                        raise
-                    log.info("Consumer %s/%s: %s", self.stream, self.durable, error)
-                    self.doubt()
-        except AppError as error:
-            self._lost(error)
-        except Exception as error:
-            log.exception("Consumer %s/%s has failed", self.stream, self.durable)
-            self._lost(wrap(error, MessageBusError, "the consumer has failed", retryable=False))
-
-    async def _watch(self) -> None:
-        """Return when the requests are in doubt."""
-        tick = min(HEARTBEAT, self.ack_wait / 3)
-        while not self._doubt:
-            try:
-                async with asyncio.timeout(tick if self.pin is None else self.pin.tick()):
-                    await self._woken.wait()
-            except TimeoutError:
-                if await self._silent():
-                    return
-            self._woken.clear()
-            if self.pin is not None:
-                await self.pin.care(self)
-            self._let_go()
-            if not self.asked:
-                self._ask()
+    async def _care(self, *, quiet: bool) -> None:
+        if quiet and await self._silent():
+            self.doubt()
+            return
+        if self.pin is not None:
+            await self.pin.care(self)
+        self._let_go()
+        if not self.asked:
+            self._ask()
 
     async def _silent(self) -> bool:
         """Whether the requests are not answered by as much as a heartbeat."""
@@ -411,11 +376,8 @@ class Pull:
         self._batch = config.get("max_batch") or _ANY
         cluster = info.get("cluster")
         self._clustered = bool(cluster)
-        leader = cluster.get("leader") if cluster else None
-        if leader and leader != self._leader:
-            if self._leader is not None:
-                self._mistrust()
-            self._leader = leader
+        if self.epoch.led_by(cluster.get("leader") if cluster else None):
+            self._forgotten()
         if self._created != info["created"]:
             self._begin_anew(info["created"])
         self._settlements.resend()
@@ -427,8 +389,3 @@ class Pull:
         self._inbox = inbox.encode()
         self._heard = time.monotonic()
         self._ask()
-
-
-def _pause(failures: int) -> float:
-    longest = min(_LONGEST_PAUSE, 0.1 * 2.0 ** min(failures, 20))
-    return random.uniform(longest / 2, longest)  # noqa: S311 - jitter is no secret
