@@ -1,6 +1,5 @@
 """The contract suite has to find what is wrong with a backend."""
 
-import asyncio
 from typing import Any, cast
 
 import pytest
@@ -24,7 +23,6 @@ from common.db.core.testing import (
     RepositoryContract,
     Sample,
     assert_agree,
-    cancel_at_every_await,
     queries,
     sample_rows,
 )
@@ -154,57 +152,6 @@ async def test_half_written_transactions_are_found(database, monkeypatch):
         await RepositoryContract().test_a_cancelled_unit_of_work_is_whole_or_nothing(
             database, samples
         )
-
-
-async def test_every_await_is_cancelled_once():
-    log = []
-
-    async def work():
-        for step in range(3):
-            try:
-                await asyncio.sleep(0)
-            except asyncio.CancelledError:
-                log.append(step)
-                raise
-
-    async def check():
-        log.append("checked")
-
-    assert await cancel_at_every_await(work, check) == 3
-    assert log == [0, "checked", 1, "checked", 2, "checked", "checked"]
-
-
-async def test_cancelling_shows_what_goes_wrong_on_the_way():
-    async def work():
-        try:
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            raise ValueError("on the way out") from None
-
-    async def check():
-        pass
-
-    with pytest.raises(ValueError, match="on the way out"):
-        await cancel_at_every_await(work, check)
-
-    async def endless():
-        while True:
-            await asyncio.sleep(0)
-
-    async def swallows():
-        while True:
-            try:
-                await endless()
-            except asyncio.CancelledError:
-                return
-
-    assert await asyncio.wait_for(cancel_at_every_await(lambda: asyncio.sleep(0), check), 5) == 1
-
-    async def took_effect():
-        raise AssertionError("took effect")
-
-    with pytest.raises(AssertionError, match="took effect"):
-        await cancel_at_every_await(swallows, took_effect)
 
 
 async def test_the_double_returns_nothing_that_it_could_not_judge(database):

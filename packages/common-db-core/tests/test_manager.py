@@ -19,8 +19,9 @@ from common.db.core import (
     UniqueViolationError,
     shielded,
 )
-from common.db.core.testing import Sample, cancel_at_every_await
+from common.db.core.testing import Sample
 from common.errors import ValidationError, is_retryable
+from common.testing import cancel_at_every_await
 
 FaultyDatabase = runpy.run_path(str(Path(__file__).with_name("faulty.py")))["FaultyDatabase"]
 

@@ -26,12 +26,11 @@ from common.db.core import (
     UniqueViolationError,
     UnitOfWork,
 )
-from common.db.core.testing import cancel_at_every_await
 from common.db.postgres import PostgresDatabase, _pool, orm_session, transaction_lock
 from common.db.postgres._bridge import Lease
 from common.db.postgres._session import PostgresTransaction
 from common.errors import DatabaseError, is_retryable
-from common.testing import FaultProxy, PostgresServer
+from common.testing import FaultProxy, PostgresServer, cancel_at_every_await
 
 
 async def make_tables(url: str) -> None:

@@ -9,9 +9,9 @@ from postgres_entities import connect
 
 from common.context import bind
 from common.db.core import ConnectionLost, LockTimeout, MemoryDatabase
-from common.db.core.testing import cancel_at_every_await
 from common.db.postgres import PostgresDatabase, notify, orm_session, transaction_lock
 from common.errors import ValidationError
+from common.testing import cancel_at_every_await
 
 
 async def held(database: PostgresDatabase) -> int:

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from postgres_entities import config_of, metadata
 
 from common.db.core import LockTimeout, UnsupportedOperation
-from common.db.core.testing import cancel_at_every_await
 from common.db.postgres import PostgresConfig, new_metadata
 from common.db.postgres.migrations import Drift, MigrationError, MigrationManager
 from common.errors import DatabaseError, ValidationError
+from common.testing import cancel_at_every_await
 
 
 @pytest.fixture(scope="session")

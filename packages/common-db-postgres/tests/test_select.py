@@ -21,10 +21,9 @@ from common.db.core import (
     StatementTimeout,
     TenantRequiredError,
 )
-from common.db.core.testing import cancel_at_every_await
 from common.db.postgres import PostgresDatabase
 from common.errors import DatabaseError, ValidationError
-from common.testing import FaultProxy
+from common.testing import FaultProxy, cancel_at_every_await
 
 WAITS = (b"S"[0], b"H"[0], b"Q"[0])  # Sync, Flush, Query: documentation, 55.2
 

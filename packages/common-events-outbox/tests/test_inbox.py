@@ -7,10 +7,10 @@ import pytest
 from outbox_support import REGISTRY, STREAMS, Lit, count, run_sql, until, value
 
 from common.db.core import UnitOfWork
-from common.db.core.testing import cancel_at_every_await
 from common.events.core import Constant, EventBus, EventContext, InMemoryTransport, Retry
 from common.events.outbox import OutboxNotMigrated, SqlInbox
 from common.events.outbox._sql import fetch
+from common.testing import cancel_at_every_await
 
 WAITING = """\
 SELECT count(*) FROM pg_stat_activity

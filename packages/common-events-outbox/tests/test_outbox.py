@@ -25,12 +25,12 @@ from wire import WireCounter
 
 from common.context import Context, bind
 from common.db.core import CheckError, Isolation, SessionStateError, open_database
-from common.db.core.testing import cancel_at_every_await
 from common.domain import Keyed, PublishNotAllowedError, UnknownStreamError
 from common.errors import ValidationError
 from common.events.core import Decoder, EventBus, InMemoryTransport, MessageTooLarge
 from common.events.outbox import Outbox, OutboxNotMigrated
 from common.events.outbox._outbox import partition_of
+from common.testing import cancel_at_every_await
 
 
 @pytest.mark.parametrize("relay_waits", [True, False])

@@ -29,7 +29,6 @@ from outbox_support import (
 )
 
 from common.db.core import ConnectionLost
-from common.db.core.testing import cancel_at_every_await
 from common.db.postgres import PostgresDatabase
 from common.errors import DatabaseError
 from common.events.core import (
@@ -44,7 +43,7 @@ from common.events.core import (
 )
 from common.events.outbox import OutboxNotMigrated, Relay
 from common.events.outbox._sql import names_of
-from common.testing import FaultProxy
+from common.testing import FaultProxy, cancel_at_every_await
 
 
 async def test_what_is_committed_is_published_as_it_was_added(database, transport, broker):

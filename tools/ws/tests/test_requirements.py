@@ -94,6 +94,16 @@ def test_nothing_requires_what_is_for_tests_or_never_published(scratch, complain
     assert "common-other: requires shop, which is never published" in found
 
 
+def test_a_test_kit_may_require_what_is_for_tests(scratch, complaints):
+    scratch.new("common-testing", layer=0)
+    scratch.require_sibling("common-other", "common-testing")
+    line = '"common-testing>=0.1,<0.2"'
+    scratch.change("packages/common-other/pyproject.toml", f"    {line},\n", "")
+    extra = f"[project.optional-dependencies]\ntesting = [{line}]\n\n[tool.ws]"
+    scratch.change("packages/common-other/pyproject.toml", "[tool.ws]", extra)
+    assert complaints(requirements) == []
+
+
 def test_a_circle_is_an_error_that_names_it(scratch):
     scratch.require_sibling("common-zoo", "common-pets-cat")
     with pytest.raises(WorkspaceError, match=r"common-zoo.* in a circle: move"):

@@ -8,7 +8,7 @@ from packaging.version import Version
 
 from ws._workspace import Failure, Member, Workspace
 
-_TEST_ONLY = "common-testing"
+_FOR_TESTS = "common-testing"
 
 
 def requirements(workspace: Workspace) -> Iterator[Failure]:
@@ -27,7 +27,10 @@ def requirements(workspace: Workspace) -> Iterator[Failure]:
             if sources.get(sibling.name) != {"workspace": True}:
                 fix = f"add {sibling.name} = {{ workspace = true }} to [tool.uv.sources]"
                 yield Failure(member.name, f"{sibling.name} has no workspace source", fix)
-            yield from _layer(member, sibling)
+            if sibling.name == _FOR_TESTS:
+                yield from _for_tests(member, requirement)
+            else:
+                yield from _layer(member, sibling)
 
 
 def next_breaking(version: Version) -> Version:
@@ -55,11 +58,17 @@ def _range(member: Member, requirement: Requirement, sibling: Member) -> Iterato
         yield Failure(member.name, problem, fix)
 
 
+def _for_tests(member: Member, requirement: Requirement) -> Iterator[Failure]:
+    if requirement not in member.extras.get("testing", []):
+        fix = (
+            "remove the requirement: the root's test group brings it to every package's tests; "
+            "for a test kit that others use, move it to the extra testing"
+        )
+        yield Failure(member.name, f"requires {requirement.name}, which is for tests only", fix)
+
+
 def _layer(member: Member, sibling: Member) -> Iterator[Failure]:
-    if sibling.name == _TEST_ONLY:
-        fix = "remove the requirement: the root's test group brings it to every package's tests"
-        yield Failure(member.name, f"requires {sibling.name}, which is for tests only", fix)
-    elif sibling.kind != "packages":
+    if sibling.kind != "packages":
         fix = "remove the requirement: packages may require packages only"
         yield Failure(member.name, f"requires {sibling.name}, which is never published", fix)
     elif member.layer is not None and sibling.layer is not None:

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from common.testing._cancel import cancel_at_every_await
     from common.testing._errors import ServerError
     from common.testing._nats import NatsCluster, NatsServer
     from common.testing._ports import reserve_port
@@ -28,6 +29,8 @@ __all__ = [
     "reserve_port",
     # Faults on the way
     "FaultProxy",
+    # Faults within
+    "cancel_at_every_await",
     # What fixtures and failures give
     "ServerError",
     "ServerInfo",
@@ -42,6 +45,7 @@ _HOMES = {
     "ServerError": "_errors",
     "ServerInfo": "_shared",
     "ValkeyServer": "_valkey",
+    "cancel_at_every_await": "_cancel",
     "reserve_port": "_ports",
 }
 

@@ -17,7 +17,6 @@ failed assertions.
 """
 
 try:
-    from common.db.core.testing._cancel import cancel_at_every_await
     from common.db.core.testing._contract import RepositoryContract
     from common.db.core.testing._differential import assert_agree
     from common.db.core.testing._entities import Item, Pair, Sample, Status, contract_entities
@@ -38,7 +37,6 @@ __all__ = [
     "contract_entities",
     # Tools for further tests
     "assert_agree",
-    "cancel_at_every_await",
     "conditions",
     "orders",
     "queries",

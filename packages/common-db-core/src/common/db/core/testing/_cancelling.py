@@ -10,8 +10,8 @@ import pytest
 
 from common.db.core import ANY, Capability, DatabaseManager, Repository
 from common.db.core.testing._base import ContractBase
-from common.db.core.testing._cancel import cancel_at_every_await
 from common.db.core.testing._entities import Sample
+from common.testing import cancel_at_every_await
 
 Call = Callable[[Repository[Sample]], Coroutine[Any, Any, object]]
 

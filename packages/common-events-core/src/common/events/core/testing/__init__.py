@@ -21,7 +21,6 @@ did, and checks it against the promises; tests that kill servers and workers use
 
 try:
     from common.events.core.testing._bus import BusUnderTest, bus_under_test
-    from common.events.core.testing._cancel import cancel_at_every_await
     from common.events.core.testing._contract import TransportContract
     from common.events.core.testing._history import Fact, History, HistoryError
 except ModuleNotFoundError as missing:
@@ -40,5 +39,4 @@ __all__ = [
     "Fact",
     "History",
     "HistoryError",
-    "cancel_at_every_await",
 ]

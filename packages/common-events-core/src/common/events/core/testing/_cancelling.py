@@ -16,7 +16,7 @@ from common.events.core.testing._base import (
     messages,
     numbers,
 )
-from common.events.core.testing._cancel import cancel_at_every_await
+from common.testing import cancel_at_every_await
 
 
 class CancellingContract(ContractBase):
