@@ -17,7 +17,6 @@ from common.db.core import (
     SerializationConflict,
     SessionStateError,
     UniqueViolationError,
-    shielded,
 )
 from common.db.core.testing import Sample
 from common.errors import ValidationError, is_retryable
@@ -253,44 +252,3 @@ async def test_no_call_starts_after_the_deadline(database):
                 await call()
     assert database.driver.pool().in_use == 0
     assert await samples.count() == 0
-
-
-async def test_what_is_shielded_ends_before_its_task_does():
-    done = []
-
-    async def slow():
-        for _ in range(3):
-            await asyncio.sleep(0)
-        done.append(1)
-        return "result"
-
-    async def fails():
-        await asyncio.sleep(0)
-        raise ValueError
-
-    assert await shielded(slow()) == "result"
-    with pytest.raises(ValueError):
-        await shielded(fails())
-    done.clear()
-
-    async def check():
-        assert done == [1]
-        done.clear()
-
-    assert await cancel_at_every_await(lambda: shielded(slow()), check) >= 1
-
-    async def nothing():
-        pass
-
-    async def expect_value_error():
-        with pytest.raises(ValueError):
-            await shielded(fails())
-
-    await cancel_at_every_await(expect_value_error, nothing)
-    task = asyncio.ensure_future(shielded(slow()))
-    for _ in range(2):  # cancelled twice while it finishes
-        await asyncio.sleep(0)
-        task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert done == [1]

@@ -7,6 +7,7 @@ from common.context._headers import extract, inject
 from common.context._ids import new_id, valid_id
 from common.context._observers import Observation, Observer, observe, observer_failures
 from common.context._operation import KINDS, Operation, current_operation, operation
+from common.context._shielded import shielded
 from common.context._trace import Trace, new_trace, parse_trace
 from common.context._tracestate import format_tracestate, parse_tracestate
 
@@ -20,6 +21,8 @@ __all__ = [
     "check_deadline",
     "deadline",
     "remaining",
+    # To its end in spite of cancellation
+    "shielded",
     # What it does
     "KINDS",
     "Observation",

@@ -35,7 +35,6 @@ from common.db.core._errors import (
 )
 from common.db.core._factory import create_database_manager, open_database
 from common.db.core._field import FieldInfo
-from common.db.core._gate import shielded
 from common.db.core._kind import Kind
 from common.db.core._manager import DatabaseManager, Health
 from common.db.core._page import NumberedPage, Page
@@ -187,5 +186,4 @@ __all__ = [
     "TransactionSession",
     "check_query",
     "key_conflict",
-    "shielded",
 ]

@@ -3,10 +3,11 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+from common.context import shielded
 from common.db.core._check import CheckedQuery, check_query
 from common.db.core._cursor import Cursor
 from common.db.core._entity import EntityInfo, Row
-from common.db.core._gate import Gate, shielded
+from common.db.core._gate import Gate
 from common.db.core._query import Condition, Predicate, both
 from common.db.core._select import Scope, Seek, Select
 from common.db.core._session import Capability, Session

@@ -1,9 +1,8 @@
 """The one way from a repository to a session: state, deadline and reporting."""
 
-import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sized
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sized
+from typing import TypeVar
 
 from common.context import check_deadline, operation
 from common.db.core._config import DatabaseConfig
@@ -93,29 +92,6 @@ async def report(driver: Driver, name: str, awaitable: Awaitable[T]) -> T:
     }
     with operation("db", name, attributes):
         return await awaitable
-
-
-async def shielded(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run ``coroutine`` to its end even if the caller is cancelled, and only then be cancelled.
-
-    For what must not stop half way, and has bounds of its own: commit, rollback, close.
-    """
-    task = asyncio.ensure_future(coroutine)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            if task.cancelled():
-                raise
-            cancelled = error
-        except Exception:  # noqa: BLE001 - raised below, where cancellation comes first
-            break
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # seen: nothing is left to warn about
-        raise cancelled
-    return task.result()
 
 
 def closed(what: str, state: str) -> SessionStateError:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, Final, Self, TypeVar
 
-from common.context import check_deadline, remaining
+from common.context import check_deadline, remaining, shielded
 from common.db.core._config import DatabaseConfig
 from common.db.core._cursor import CursorCodec
 from common.db.core._errors import CommitOutcomeUnknown, SerializationConflict
-from common.db.core._gate import Gate, closed, report, shielded
+from common.db.core._gate import Gate, closed, report
 from common.db.core._page import check_int
 from common.db.core._repository import Repository
 from common.db.core._session import (

@@ -2,11 +2,12 @@
 
 from typing import TypeVar
 
+from common.context import shielded
 from common.db.core._config import DatabaseConfig
 from common.db.core._cursor import CursorCodec
 from common.db.core._declare import entity_info
 from common.db.core._errors import SessionStateError
-from common.db.core._gate import Gate, closed, report, shielded
+from common.db.core._gate import Gate, closed, report
 from common.db.core._repository import Repository
 from common.db.core._session import Capability, Driver, Session, TransactionSession
 from common.db.core._tenant import ALL_TENANTS, Tenant, bind

@@ -5,13 +5,12 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from common.context import operation, remaining
+from common.context import operation, remaining, shielded
 from common.db.core import (
     ConnectionLost,
     LockTimeout,
     UnitOfWork,
     UnsupportedOperation,
-    shielded,
 )
 from common.db.postgres._connect import Connection, milliseconds
 from common.db.postgres._driver import SYSTEM, PostgresDriver

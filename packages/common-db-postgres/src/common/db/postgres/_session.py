@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from common.context import shielded
 from common.db.core import (
     CommitOutcomeUnknown,
     EntityInfo,
@@ -13,7 +14,6 @@ from common.db.core import (
     StatementTimeout,
     Tenant,
     TransactionSession,
-    shielded,
 )
 from common.db.postgres._connect import Connection, milliseconds
 from common.db.postgres._errors import FOREIGN, lost, translate

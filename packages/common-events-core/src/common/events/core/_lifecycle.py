@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 
+from common.context import shielded
 from common.domain import Registry, Streams
 from common.events.core._bus_config import DEAD_LETTER_STREAM, BusConfig
 from common.events.core._consuming import Consuming
@@ -21,7 +22,6 @@ from common.events.core._middleware._failures import decide_failures
 from common.events.core._middleware._inbox import once
 from common.events.core._middleware._log import log_failures
 from common.events.core._middleware._observe import observe_attempt
-from common.events.core._shielded import shielded
 from common.events.core._signals import on_signals
 from common.events.core._subscription import Subscription
 from common.events.core._transport import Transport

@@ -11,8 +11,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from common.context import Context, bind, current, new_id, operation
-from common.db.core import shielded
+from common.context import Context, bind, current, new_id, operation, shielded
 from common.db.postgres import PostgresDatabase
 from common.errors import AppError
 from common.events.core import Transport
