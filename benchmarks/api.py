@@ -10,6 +10,7 @@ client, which would only hide the difference. ``ids`` sends no ids, so that all 
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,32 @@ class MetricsAndLog(Metrics):
             )
 
 
+class Logged:
+    """The least that writes an access log: what of it is the price of logging itself."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        status, started = None, time.perf_counter()
+
+        async def sending(message):
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        await self.app(scope, receive, sending)
+        seconds = time.perf_counter() - started
+        access.info("%s %s %.6f %s", scope["path"], status, seconds, None)
+
+
+def logged() -> FastAPI:
+    app = bare()
+    app.add_middleware(Logged)
+    return app
+
+
 def parts() -> FastAPI:
     """Ids, trace, operation and errors: what the first bar speaks of."""
     app = bare()
@@ -183,6 +210,7 @@ def requests(app: FastAPI, observer: Metrics | None = None) -> Callable[[int], A
 async def groups() -> AsyncIterator[Group]:
     contenders = {
         "bare FastAPI": requests(bare()),
+        "bare FastAPI and an access log": requests(logged()),
         "ids, trace, metrics, errors": requests(parts(), Metrics()),
         "the same and an access log": requests(parts(), MetricsAndLog()),
         "install(), metrics": requests(whole(), Metrics()),

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import common.context._digits as _digits
 import common.context._ids as ids
-from common.context import new_id, valid_id
+from common.context import new_id, new_trace, valid_id
+from common.context._digits import random_digits
 
 
 def test_new_ids_are_uuid7_of_the_current_time():
@@ -40,40 +42,72 @@ def test_new_ids_ascend_strictly_and_never_repeat_across_threads():
     assert len({one for each in made for one in each}) == 8_000
 
 
-def test_ids_ascend_when_the_clock_goes_back_and_when_the_counter_is_full(monkeypatch):
-    source = ids._Source()
+def test_ids_ascend_when_the_clock_goes_back_or_stands_still(monkeypatch):
     now = 1_750_000_000_000
+    monkeypatch.setattr(ids, "_tick", 0)
     monkeypatch.setattr(ids.time, "time_ns", lambda: now * 1_000_000)
-    first = source.next()
+    made = [new_id()]
     now -= 60_000
-    second = source.next()
-    assert second > first
-    assert uuid.UUID(second).int >> 80 == 1_750_000_000_000
-    source._counter = 0x3FF_FFFF_FFFF - 1
-    third, fourth = source.next(), source.next()
-    assert first < second < third < fourth
-    assert uuid.UUID(fourth).int >> 80 == 1_750_000_000_001
-    for each in (third, fourth):
-        assert (uuid.UUID(each).version, uuid.UUID(each).variant) == (7, uuid.RFC_4122)
+    made += [new_id() for _ in range(5_000)]  # more than one millisecond has ticks
+    now += 60_000 + 10
+    made.append(new_id())
+    assert made == sorted(set(made))
+    found = [uuid.UUID(each) for each in made]
+    assert {(each.version, each.variant) for each in found} == {(7, uuid.RFC_4122)}
+    times = [each.int >> 80 for each in found]
+    assert (times[0], times[-2], times[-1]) == (
+        1_750_000_000_000,
+        1_750_000_000_001,
+        1_750_000_000_010,
+    )
+
+
+def test_all_of_an_id_but_time_version_and_variant_is_random():
+    made = [uuid.UUID(new_id()).int & ((1 << 62) - 1) for _ in range(2_000)]
+    for bit in range(62):
+        ones = sum(each >> bit & 1 for each in made)
+        assert 700 < ones < 1_300  # 13 standard deviations
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork with threads, on purpose
-def test_a_forked_child_makes_other_ids_even_while_the_lock_was_held():
+def test_a_forked_child_makes_other_ids_and_traces_even_while_the_lock_was_held():
+    new_trace()  # there is more where that came from
     reader, writer = os.pipe()
-    with ids._source._lock:
+    with ids._lock:
         child = os.fork()
         if child == 0:  # pragma: no cover - in the child
             signal.alarm(10)  # ends it, should it wait for the lock for ever
-            os.write(writer, new_id().encode())
+            os.write(writer, f"{new_id()} {new_trace().trace_id} {new_trace().span_id}".encode())
             os._exit(0)
     _, status = os.waitpid(child, 0)
     os.close(writer)
-    theirs = os.read(reader, 36).decode()
+    theirs = os.read(reader, 128).decode().split()
     os.close(reader)
     assert status == 0
-    assert uuid.UUID(theirs).version == 7
-    assert theirs != new_id()
+    assert uuid.UUID(theirs[0]).version == 7
+    ours = [random_digits() for _ in range(2_000)]  # all that was there at the fork, and more
+    random = [theirs[0].replace("-", "")[17:], theirs[1][:16], theirs[1][16:], theirs[2]]
+    assert not any(digits.endswith(each) for digits in ours for each in random)
+
+
+def test_random_digits_never_repeat_across_threads_nor_are_they_all_zero():
+    pool = _digits._digits
+    pool.clear()
+    pool.extend(["0" * 16] * 3)
+    made: list[list[str]] = []
+
+    def work():
+        made.append([random_digits() for _ in range(3_000)])
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({one for each in made for one in each}) == 12_000
+    assert all(re.fullmatch("[0-9a-f]{16}", one) for each in made for one in each)
+    assert "0" * 16 not in {one for each in made for one in each}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from common.api._proxies import TrustedProxies, peer_of
 from common.api._route import UNMATCHED, known_method, route_template
-from common.api._state import SCOPE_KEY, RequestState, Settings
+from common.api._state import SCOPE_KEY, RequestState, Settings, ids
 from common.context import Context, bind, current, extract, new_id, new_trace, operation, valid_id
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from common.context import Operation
 
     InboundIds: TypeAlias = bool | Iterable[str] | Callable[[Scope], bool]
 
@@ -31,7 +29,9 @@ _WRITTEN = frozenset(
     {b"x-request-id", b"x-correlation-id", b"traceparent", b"x-trace-id", b"x-service-name"}
 )
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
-_BODIES = frozenset({"http.response.body", "websocket.http.response.body"})
+_BODIES = frozenset(
+    {"http.response.body", "http.response.pathsend", "websocket.http.response.body"}
+)
 
 
 class RequestContextMiddleware:
@@ -84,8 +84,7 @@ class RequestContextMiddleware:
             return
         method = known_method(scope["method"]) if kind == "http" else "WS"
         with bind(self._context(scope)) as context:
-            exchange = _Exchange(self, scope, receive, send, method)
-            exchange.start(context)
+            exchange = _Exchange(self, scope, receive, send, method=method, context=context)
             try:
                 await self.app(scope, exchange.receive, exchange.send)
             except ClientDisconnect:
@@ -114,14 +113,14 @@ class RequestContextMiddleware:
 
     def headers(self, context: Context) -> list[tuple[bytes, bytes]]:
         """Return the headers that every response carries."""
-        request_id = (context.request_id or "").encode()
-        correlation_id = context.correlation_id
+        request_id, correlation_id = context.request_id, context.correlation_id
         trace = context.trace or new_trace()
+        written = _bytes(request_id)
         return [
-            (b"x-request-id", request_id),
+            (b"x-request-id", written),
             (
                 b"x-correlation-id",
-                request_id if correlation_id == context.request_id else _bytes(correlation_id),
+                written if correlation_id is request_id else _bytes(correlation_id),
             ),
             (b"traceparent", trace.traceparent.encode()),
             (b"x-trace-id", trace.trace_id.encode()),
@@ -138,8 +137,6 @@ class _Exchange(RequestState):
 
     _ended = False
     status: int | None = None
-    _op: Operation
-    _headers: list[tuple[bytes, bytes]]
 
     def __init__(
         self,
@@ -147,31 +144,35 @@ class _Exchange(RequestState):
         scope: Scope,
         receive: Receive,
         send: Send,
+        *,
         method: str,
+        context: Context,
     ) -> None:
         self.settings = layer.settings
-        self._layer = layer
         self._scope = scope
         # A mounted application puts itself in its place.
         self._app = scope.get("app") or layer.app
-        self._root_path: str = scope.get("root_path", "")
+        self._root_path = scope.get("root_path", "")
         self._receive = receive
         self._send = send
         self._method = method
         self._task = current_task()
-        scope[SCOPE_KEY] = self
-
-    def start(self, context: Context) -> None:
-        """Begin the operation."""
-        op = self._op = operation("http.server", self._method)
+        op = self._op = operation("http.server", method)
         if op.recording:
             op.__enter__()
             context = current()  # an observer may have made a span of its own
         # Here and not when the response starts: that may happen in a task with another context.
-        self._headers = self._layer.headers(context)
+        self._headers = layer.headers(context)
+        scope[SCOPE_KEY] = self
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        try:
+            message = await self._receive()
+        finally:
+            # A stream's last byte is sent by a task of its own, while this one waits here for a
+            # disconnect; what it goes on with are background tasks.
+            if self.complete and current_task() is self._task:
+                self.finish()
         if message["type"] == "http.disconnect" and not self.complete:
             self.gone = True
         return message
@@ -183,7 +184,8 @@ class _Exchange(RequestState):
             self.status = message.get("status", 101)
             given = message.get("headers") or ()
             headers = [pair for pair in given if pair[0].lower() not in _WRITTEN]
-            await self._send({**message, "headers": headers + self._headers})
+            headers += self._headers
+            await self._send({**message, "headers": headers})
         elif kind in _BODIES and not message.get("more_body", False):
             self.complete = True
             await self._send(message)
@@ -199,6 +201,8 @@ class _Exchange(RequestState):
         """Refuse the handshake; with the ids where the server can (ASGI's denial response)."""
         self.started = True
         self.status = 403
+        reason = message.get("reason") or "closed before it was accepted"
+        logger.info("websocket refused: %s", reason, extra=ids())
         if "websocket.http.response" not in (self._scope.get("extensions") or {}):
             await self._send(message)
             return
@@ -248,6 +252,22 @@ def _rule(trusted: InboundIds) -> bool | Callable[[Scope], bool]:
     if isinstance(trusted, bool):
         return trusted
     if callable(trusted):
-        return trusted
-    proxies = TrustedProxies(trusted)
+        return _safely(trusted)
+    try:
+        proxies = TrustedProxies(trusted)
+    except TypeError:
+        raise ValueError(
+            f"request_id={trusted!r}: give True, False, networks, or a function of the scope"
+        ) from None
     return lambda scope: proxies.trusts(peer_of(scope))
+
+
+def _safely(rule: Callable[[Scope], bool]) -> Callable[[Scope], bool]:
+    def believes(scope: Scope) -> bool:
+        try:
+            return rule(scope)
+        except Exception:
+            logger.exception("the function given as request_id= failed; the ids are made anew")
+            return False
+
+    return believes

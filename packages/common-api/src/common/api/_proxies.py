@@ -58,7 +58,7 @@ class TrustedProxies:
         """Tell whether a peer's word counts; ``None`` is a peer without an address."""
         if peer is None:
             return self._unix
-        address = parse_address(peer)
+        address = parse_address(peer) if self._networks else None
         return address is not None and any(address in network for network in self._networks)
 
     def client_ip(self, peer: str | None, forwarded: Iterable[str]) -> str | None:

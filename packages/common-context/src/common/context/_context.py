@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 
 from common.context._baggage import valid_key
-from common.context._frozen import Frozen
+from common.context._frozen import Frozen, setters
 
 TYPE_CHECKING = False  # importing typing costs more than this whole package
 if TYPE_CHECKING:
@@ -31,12 +31,10 @@ if TYPE_CHECKING:
         baggage: Mapping[str, str]
 
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def _read_only(baggage: Mapping[str, str]) -> Mapping[str, str]:
-    if baggage is _NOTHING:
-        return baggage
     for key, value in baggage.items():
         if not valid_key(key):
             raise ValueError(
@@ -96,17 +94,16 @@ class Context(Frozen):
         user: str | None = None,
         service: str | None = None,
         deadline: float | None = None,
-        baggage: Mapping[str, str] = _NOTHING,
+        baggage: Mapping[str, str] = NOTHING,
     ) -> None:
-        assign = object.__setattr__
-        assign(self, "request_id", request_id)
-        assign(self, "correlation_id", correlation_id)
-        assign(self, "trace", trace)
-        assign(self, "tenant", tenant)
-        assign(self, "user", user)
-        assign(self, "service", service)
-        assign(self, "deadline", deadline)
-        assign(self, "baggage", _read_only(baggage))
+        _set_request_id(self, request_id)
+        _set_correlation_id(self, correlation_id)
+        _set_trace(self, trace)
+        _set_tenant(self, tenant)
+        _set_user(self, user)
+        _set_service(self, service)
+        _set_deadline(self, deadline)
+        _set_baggage(self, baggage if baggage is NOTHING else _read_only(baggage))
 
     def replace(self, **changes: Unpack[Changes]) -> Context:
         """Return a copy with other values.
@@ -114,16 +111,25 @@ class Context(Frozen):
         Raises:
             TypeError: If a name is no field.
         """
-        changed = Context.__new__(Context)
-        assign = object.__setattr__
-        for name in _FIELDS:
-            assign(changed, name, getattr(self, name))
-        for name, value in changes.items():
-            if name not in _FIELDS:
-                raise TypeError(_unknown(name))
-            assign(changed, name, value)
-        if "baggage" in changes:
-            assign(changed, "baggage", _read_only(changes["baggage"]))
+        fields: Any = {
+            "request_id": self.request_id,
+            "correlation_id": self.correlation_id,
+            "trace": self.trace,
+            "tenant": self.tenant,
+            "user": self.user,
+            "service": self.service,
+            "deadline": self.deadline,
+            **changes,
+        }
+        try:
+            changed = Context(**fields)
+        except TypeError:
+            for name in changes:
+                if name not in _FIELDS:
+                    raise TypeError(_unknown(name)) from None
+            raise
+        if "baggage" not in changes:
+            _set_baggage(changed, self.baggage)
         return changed
 
     def _values(self) -> tuple[Any, ...]:
@@ -148,6 +154,17 @@ class Context(Frozen):
 
 
 _FIELDS = Context.__slots__
+# For whoever makes one: it is frozen, and object.__setattr__ takes longer.
+(
+    _set_baggage,
+    _set_correlation_id,
+    _set_deadline,
+    _set_request_id,
+    _set_service,
+    _set_tenant,
+    _set_trace,
+    _set_user,
+) = setters(Context)
 _EMPTY = Context()
 _current: ContextVar[Context] = ContextVar("common.context", default=_EMPTY)
 
@@ -181,6 +198,8 @@ class bind:  # noqa: N801 - used like a function: a context manager
 
     __slots__ = ("_base", "_bound", "_changes", "_token")
 
+    _bound: Context
+
     def __init__(self, context: Context | None = None, /, **changes: Unpack[Changes]) -> None:
         for name in changes:
             if name not in _FIELDS:
@@ -188,7 +207,6 @@ class bind:  # noqa: N801 - used like a function: a context manager
         self._base = context
         self._changes = changes
         self._token: Token[Context] | None = None
-        self._bound = _EMPTY
 
     def __enter__(self) -> Context:
         if self._token is not None:

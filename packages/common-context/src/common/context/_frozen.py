@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Frozen:
-    """Base of classes whose ``__slots__`` are set once, by `object.__setattr__`."""
+    """Base of classes whose ``__slots__`` are set once, by their `setters`."""
 
     __slots__: tuple[str, ...] = ()
 
@@ -38,6 +38,11 @@ class Frozen:
 
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
         return _restore, (type(self), dict(zip(self.__slots__, self._values(), strict=True)))
+
+
+def setters(cls: type[Frozen]) -> tuple[Callable[[Any, Any], None], ...]:
+    """Return what sets each of the slots, in their order, for those who make an instance."""
+    return tuple(vars(cls)[name].__set__ for name in cls.__slots__)
 
 
 def _hashable(value: object) -> object:

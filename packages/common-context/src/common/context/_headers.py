@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from common.context._baggage import format_baggage, parse_baggage
-from common.context._context import Context, current
+from common.context._context import NOTHING, Context, current
 from common.context._ids import new_id, valid_id
 from common.context._trace import new_trace, parse_trace
 
@@ -95,18 +95,20 @@ def extract(headers: Headers) -> Context:
     """
     found: dict[str, list[str]] = {}
     for name, value in headers.items() if isinstance(headers, Mapping) else headers:
-        lowered = _text(name).lower()
+        text = name if isinstance(name, str) else _text(name)
+        lowered = text.lower()
         if lowered in _READ:
             values = value if isinstance(value, list | tuple) else (value,)
             found.setdefault(lowered, []).extend(
                 _text(each) for each in values if isinstance(each, str | bytes | bytearray)
             )
+    baggage = found.get(BAGGAGE)
     request_id = _single_id(found.get("x-request-id")) or new_id()
     return Context(
         request_id=request_id,
         correlation_id=_single_id(found.get("x-correlation-id")) or request_id,
         trace=parse_trace(found.get(TRACEPARENT, ()), found.get(TRACESTATE, ())) or new_trace(),
-        baggage=parse_baggage(found.get(BAGGAGE, ())),
+        baggage=parse_baggage(baggage) if baggage else NOTHING,
     )
 
 

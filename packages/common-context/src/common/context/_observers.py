@@ -112,8 +112,7 @@ def observer_failures() -> int:
 
 def notify_start(op: Operation) -> tuple[Observation, ...]:
     """Tell all observers of a start; return those that took it."""
-    observations = active
-    deaf: list[Observation] = []
+    told = observations = active
     for each in observations:
         try:
             each.observer.on_start(op)
@@ -121,8 +120,8 @@ def notify_start(op: Operation) -> tuple[Observation, ...]:
             raise
         except BaseException:  # noqa: BLE001 - an observer never breaks what it observes
             _count(each)
-            deaf.append(each)
-    return tuple(each for each in observations if each not in deaf) if deaf else observations
+            told = tuple(other for other in told if other is not each)
+    return told
 
 
 def notify_end(op: Operation, observations: tuple[Observation, ...]) -> None:

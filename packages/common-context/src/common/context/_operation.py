@@ -160,12 +160,14 @@ class Operation:
         try:
             _observers.notify_end(self, self._observers)
         finally:
-            _running.reset(meanwhile)
             # The exception's traceback leads back to this object: a cycle, if it were kept.
             self.error = None
-            token, self._token = self._token, None
-            if token is not None:
-                restore(_running, token, self, None)
+            outermost, self._token = self._token or meanwhile, None
+            try:
+                _running.reset(outermost)  # undoes what was set since, too
+            except ValueError:
+                _running.reset(meanwhile)
+                restore(_running, outermost, self, None)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

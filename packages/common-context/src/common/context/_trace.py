@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
-from common.context._frozen import Frozen
+from common.context._digits import random_digits
+from common.context._frozen import Frozen, setters
 from common.context._tracestate import (
     MAX_MEMBERS,
     format_tracestate,
@@ -20,6 +19,7 @@ SAMPLED = 0x01
 RANDOM = 0x02
 _KNOWN_FLAGS = SAMPLED | RANDOM
 _HEX = "0123456789abcdef"
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 
 class Trace(Frozen):
@@ -53,11 +53,15 @@ class Trace(Frozen):
             raise ValueError(
                 "a trace id is 32 and a span id 16 lowercase hexadecimal digits, not all zero"
             )
-        # The caller's list could change after the check.
-        tracestate = tuple((key, value) for key, value in tracestate)
-        if not all(valid_member(key, value) for key, value in tracestate):
-            raise ValueError("a member of the tracestate is malformed: see Trace.with_state")
-        _fill(self, trace_id, span_id, flags, tracestate)
+        if tracestate != ():
+            # The caller's list could change after the check.
+            tracestate = tuple((key, value) for key, value in tracestate)
+            if not all(valid_member(key, value) for key, value in tracestate):
+                raise ValueError("a member of the tracestate is malformed: see Trace.with_state")
+        _set_trace_id(self, trace_id)
+        _set_span_id(self, span_id)
+        _set_flags(self, flags & _KNOWN_FLAGS)
+        _set_tracestate(self, tracestate)
 
     @property
     def sampled(self) -> bool:
@@ -90,7 +94,7 @@ class Trace(Frozen):
         if sampled is not None:
             flags = flags | SAMPLED if sampled else flags & ~SAMPLED
         if span_id is None:
-            return _checked(self.trace_id, _random_id(8), flags, self.tracestate)
+            return _checked(self.trace_id, random_digits(), flags, self.tracestate)
         return Trace(self.trace_id, span_id, flags, self.tracestate)
 
     def with_state(self, key: str, value: str) -> Trace:
@@ -114,6 +118,10 @@ class Trace(Frozen):
         return f"Trace({self.traceparent!r}, tracestate={self.tracestate_header!r})"
 
 
+# For whoever makes one: it is frozen, and object.__setattr__ takes longer.
+_set_flags, _set_span_id, _set_trace_id, _set_tracestate = setters(Trace)
+
+
 def new_trace(*, sampled: bool = False) -> Trace:
     """Start a trace with random ids.
 
@@ -122,7 +130,7 @@ def new_trace(*, sampled: bool = False) -> Trace:
             the specification wants 0 (section 3.2.2.5.1).
     """
     flags = RANDOM | (SAMPLED if sampled else 0)
-    return _checked(_random_id(16), _random_id(8), flags, ())
+    return _checked(random_digits() + random_digits(), random_digits(), flags, ())
 
 
 def parse_trace(
@@ -149,11 +157,11 @@ def parse_trace(
     version, trace_id, span_id, flags = text[:2], text[3:35], text[36:52], text[53:55]
     if (
         len(text) < 55
-        or (text[2], text[35], text[52]) != ("-", "-", "-")
-        or not _is_hex(version + flags)
+        or text[2] + text[35] + text[52] != "---"
+        or not _is_hex(version + trace_id + span_id + flags)
         or version == "ff"
-        or not _is_id(trace_id, 32)
-        or not _is_id(span_id, 16)
+        or trace_id == _NO_TRACE
+        or span_id == _NO_SPAN
         or (len(text) > 55 and (version == "00" or text[55] != "-"))
     ):
         return None
@@ -166,22 +174,11 @@ def _checked(
 ) -> Trace:
     """Make a trace of parts that were checked: once is enough for every message and request."""
     trace = Trace.__new__(Trace)
-    _fill(trace, trace_id, span_id, flags, tracestate)
+    _set_trace_id(trace, trace_id)
+    _set_span_id(trace, span_id)
+    _set_flags(trace, flags & _KNOWN_FLAGS)
+    _set_tracestate(trace, tracestate)
     return trace
-
-
-def _fill(
-    trace: Trace,
-    trace_id: str,
-    span_id: str,
-    flags: int,
-    tracestate: tuple[tuple[str, str], ...],
-) -> None:
-    assign = object.__setattr__  # it is frozen
-    assign(trace, "trace_id", trace_id)
-    assign(trace, "span_id", span_id)
-    assign(trace, "flags", flags & _KNOWN_FLAGS)
-    assign(trace, "tracestate", tracestate)
 
 
 def _is_id(text: str, length: int) -> bool:
@@ -190,9 +187,3 @@ def _is_id(text: str, length: int) -> bool:
 
 def _is_hex(text: str) -> bool:
     return not text.strip(_HEX)  # the fastest way to ask: what is left is no digit
-
-
-def _random_id(length: int) -> str:
-    while not any(value := os.urandom(length)):
-        pass
-    return value.hex()
