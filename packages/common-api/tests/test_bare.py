@@ -12,8 +12,25 @@ from typing import Any
 import httpx
 import pytest
 from api_drivers import alive, ask, scope_of, talk
-from fastapi import BackgroundTasks, Depends, FastAPI, Request, WebSocket
-from fastapi.responses import StreamingResponse
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Depends,
+    FastAPI,
+    Request,
+    Response,
+    WebSocket,
+    WebSocketDisconnect,
+)
+from fastapi.responses import (
+    FileResponse,
+    HTMLResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    StreamingResponse,
+)
+from fastapi.sse import EventSourceResponse
+from pydantic import BaseModel
 
 from common.api import Health, MemoryIdempotencyStore, install
 from common.context import current
@@ -227,7 +244,7 @@ async def test_dependencies_with_yield_see_the_error_and_end_before_the_response
     assert (answer.status, order) == (500, ["rollback"])
 
 
-async def test_head_and_redirects_work(dress: Dress):
+async def test_redirects_work(dress: Dress):
     app = dress(FastAPI())
 
     @app.get("/orders/")
@@ -274,3 +291,284 @@ async def test_requests_leave_nothing_for_the_garbage_collector(dress: Dress, op
     finally:
         gc.enable()
     assert found < 20
+
+
+def full_app():
+    """What Starlette and FastAPI can do, without anything that raises on purpose."""
+    app, sub = FastAPI(), FastAPI()
+    router = APIRouter(prefix="/router")
+
+    class Item(BaseModel):
+        name: str
+
+    @app.get("/json")
+    async def as_json(q: str = "-"):
+        return {"q": q}
+
+    @app.get("/sync")
+    def sync():
+        return {"sync": True}
+
+    @app.post("/items", status_code=201)
+    async def items(item: Item, response: Response):
+        response.headers["Location"] = "/items/1"
+        response.set_cookie("a", "1")
+        response.set_cookie("b", "2")
+        return item
+
+    @app.post("/raw")
+    async def raw(request: Request):
+        return Response(b"|".join([part async for part in request.stream()]))
+
+    @app.api_route("/any", methods=["HEAD", "OPTIONS", "PATCH", "TRACE"])
+    async def every(request: Request):
+        return Response(headers={"X-Method": request.method})
+
+    @app.get("/empty", status_code=204)
+    async def empty(): ...
+
+    @app.get("/redirect")
+    async def redirect():
+        return RedirectResponse("/json", 303)
+
+    @app.get("/stream")
+    async def stream():
+        return StreamingResponse(iter(["a", "b"]), media_type="text/plain")
+
+    @app.get("/events", response_class=EventSourceResponse)
+    async def events():
+        yield {"n": 1}
+
+    @app.get("/html", response_class=HTMLResponse)
+    async def html():
+        return "<p>hi"
+
+    @app.api_route("/file", methods=["GET", "HEAD"])
+    async def file():
+        return FileResponse(__file__, media_type="text/plain")
+
+    @app.get("/where")
+    async def where(request: Request):
+        return [
+            str(request.url),
+            (request.client or [None])[0],
+            request.cookies,
+            request.scope["root_path"],
+        ]
+
+    @router.get("/{n}")
+    async def routed(n: int):
+        return n
+
+    @sub.get("/{path:path}")
+    async def mounted(path: str, request: Request):
+        return [path, request.scope["root_path"], str(request.url_for("mounted", path="x"))]
+
+    app.include_router(router)
+    app.mount("/sub", sub)
+    app.mount("/asgi", PlainTextResponse("plain"))
+    return app
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"path": "/json"},
+        {"path": "/json?q=%C3%A4%20b"},
+        {"path": "/sync"},
+        {"path": "/items", "method": "POST", "json_body": {"name": "x"}},
+        {"path": "/raw", "method": "POST", "body": b"abc"},
+        {"path": "/raw", "method": "POST"},
+        {"path": "/any", "method": "HEAD"},
+        {"path": "/any", "method": "OPTIONS"},
+        {"path": "/any", "method": "PATCH"},
+        {"path": "/any", "method": "TRACE"},
+        {"path": "/empty"},
+        {"path": "/redirect"},
+        {"path": "/json/"},
+        {"path": "/stream"},
+        {"path": "/events"},
+        {"path": "/html"},
+        {"path": "/file"},
+        {"path": "/file", "headers": {"Range": "bytes=0-9"}},
+        {"path": "/file", "method": "HEAD"},
+        {"path": "/where", "headers": {"Cookie": "a=1"}},
+        {"path": "/prefix/where", "root_path": "/prefix"},
+        {"path": "/router/7"},
+        {"path": "/sub/a/b"},
+        {"path": "/prefix/sub/a", "root_path": "/prefix"},
+        {"path": "/asgi/x"},
+        {"path": "/docs"},
+    ],
+    ids=lambda each: f"{each.get('method', 'GET')} {each['path']}",
+)
+async def test_answers_are_those_of_the_bare_application(request_: dict[str, Any]):
+    request_ = {"method": "GET", **request_}
+    one, two = [await ask(dress(full_app()), **request_) for dress in (bare, stacked)]
+    assert (one.error, two.error) == (None, None)
+    assert (two.status, two.body) == (one.status, one.body)
+
+    def shape(answer):
+        return [(m["type"], m.get("body"), m.get("more_body", False)) for m in answer.messages]
+
+    assert shape(two) == shape(one)
+    changing = {b"date", b"etag", b"last-modified"}
+    given = [pair for pair in one.headers if pair[0] not in changing]
+    assert [pair for pair in two.headers if pair in given] == given
+    assert {name for name, _ in two.headers} - {name for name, _ in one.headers} == ADDED - (
+        {b"content-security-policy"}
+        if b"html" in dict(one.headers).get(b"content-type", b"")
+        else set()
+    )
+
+
+ADDED = {
+    b"content-security-policy", b"cross-origin-resource-policy", b"referrer-policy",
+    b"traceparent", b"x-content-type-options", b"x-correlation-id", b"x-frame-options",
+    b"x-request-id", b"x-service-name", b"x-trace-id",
+}  # fmt: skip
+
+
+def socket_app():
+    app, sub = FastAPI(), FastAPI()
+
+    @app.websocket("/echo")
+    @sub.websocket("/echo")
+    async def echo(websocket: WebSocket):
+        await websocket.accept("chat", headers=[(b"x-mine", b"1")])
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                await websocket.send_bytes(await websocket.receive_bytes())
+
+    @app.websocket("/close")
+    async def close(websocket: WebSocket):
+        await websocket.accept()
+        await websocket.close(4001, "enough")
+
+    @app.websocket("/denied")
+    async def denied(websocket: WebSocket):
+        await websocket.send_denial_response(PlainTextResponse("no", 402))
+
+    app.mount("/sub", sub)
+    return app
+
+
+@pytest.mark.parametrize("path", ["/echo", "/sub/echo", "/close", "/denied"])
+async def test_websockets_are_those_of_the_bare_application(path):
+    messages = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", "bytes": b"1"},
+        {"type": "websocket.receive", "bytes": b"2"},
+        {"type": "websocket.disconnect", "code": 1000},
+    ]
+    scope = scope_of(path=path, kind="websocket")
+    one, two = [await talk(dress(socket_app()), dict(scope), messages) for dress in (bare, stacked)]
+    assert (one.error, two.error) == (None, None)
+    given = one.headers
+    assert [pair for pair in two.headers if pair in given] == given
+    assert {name for name, _ in two.headers} - {name for name, _ in given} == {
+        b"traceparent", b"x-correlation-id", b"x-request-id", b"x-service-name", b"x-trace-id",
+    }  # fmt: skip
+    for message in (one.messages[0], two.messages[0]):
+        del message["headers"]
+    assert two.messages == one.messages
+
+
+async def test_context_variables_of_dependencies_that_yield(dress: Dress):
+    app, order = dress(FastAPI()), []
+
+    async def outer():
+        variable.set("outer")
+        yield
+        order.append(("outer ends", variable.get()))
+
+    def inner(_: None = Depends(outer)):
+        order.append(("inner", variable.get()))
+        yield
+        order.append(("inner ends", variable.get()))
+
+    @app.get("/", dependencies=[Depends(inner)])
+    async def handler(tasks: BackgroundTasks):
+        tasks.add_task(lambda: order.append(("background", variable.get())))
+        return StreamingResponse(iter([variable.get()]))
+
+    answer = await ask(app)
+    assert answer.body == b"outer"
+    assert order[0] == ("inner", "outer")
+    assert set(order) >= {("inner ends", "outer"), ("outer ends", "outer")}
+
+
+async def test_a_cancelled_stream_ends_its_generator_and_its_dependencies(dress: Dress):
+    app, begun, order = dress(FastAPI()), asyncio.Event(), []
+
+    async def unit():
+        try:
+            yield
+        finally:
+            order.append("unit")
+
+    @app.get("/", dependencies=[Depends(unit)])
+    async def stream():
+        async def parts():
+            try:
+                yield b"x"
+                begun.set()
+                await asyncio.Event().wait()
+            finally:
+                order.append("generator")
+
+        return StreamingResponse(parts())
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message): ...
+
+    task = asyncio.create_task(app(scope_of(), receive, send))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sorted(order) == ["generator", "unit"]
+
+
+async def test_a_handler_can_see_that_its_client_is_gone(dress: Dress):
+    app, seen = dress(FastAPI()), []
+
+    @app.post("/")
+    async def handler(request: Request):
+        await request.body()
+        seen.append(await request.is_disconnected())
+
+    messages = [{"type": "http.request", "body": b"x"}, {"type": "http.disconnect"}]
+    headers = [(b"content-length", b"1")]
+    await talk(app, scope_of("POST", headers=headers), messages)
+    assert seen == [True]
+
+
+async def test_a_lifespan_that_fails_at_its_end_says_so(dress: Dress):
+    @asynccontextmanager
+    async def lifespan(app):
+        yield
+        raise OSError("not closed")
+
+    with pytest.raises(OSError, match="not closed"):
+        async with alive(dress(FastAPI(lifespan=lifespan))):
+            pass
+
+
+async def test_a_failure_after_the_start_is_raised_for_the_server_to_see(dress: Dress):
+    app = dress(FastAPI())
+
+    @app.get("/")
+    async def half():
+        async def parts():
+            yield b"x"
+            raise LookupError("half")
+
+        return StreamingResponse(parts())
+
+    answer = await ask(app)
+    assert isinstance(answer.error, LookupError)
+    assert [m["type"] for m in answer.messages] == ["http.response.start", "http.response.body"]
+    assert answer.messages[-1]["more_body"]

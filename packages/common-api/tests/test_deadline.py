@@ -1,10 +1,13 @@
 """The time that the caller still waits."""
 
 import asyncio
+import contextlib
 
 import pytest
 from api_apps import code, make_app
 from api_drivers import ask
+from fastapi.responses import StreamingResponse
+from starlette.background import BackgroundTask
 
 from common.api import DeadlineMiddleware
 from common.context import remaining
@@ -79,3 +82,36 @@ async def test_what_follows_the_response_has_no_deadline():
     assert 0 <= seen[0] <= 0.5
     assert seen[1] is None
     assert remaining() is None
+
+
+async def test_background_tasks_of_a_stream_have_no_deadline_either():
+    app, seen = deadline_app(default_deadline=60.0), []
+
+    async def background():
+        seen.append(remaining())
+
+    @app.get("/stream")
+    async def stream():
+        async def parts():
+            seen.append(remaining())
+            yield b"x"
+
+        return StreamingResponse(parts(), background=BackgroundTask(background))
+
+    assert (await ask(app, path="/stream")).status == 200
+    assert seen[0] > 0
+    assert seen[1] is None
+
+
+async def test_a_handler_that_does_not_heed_its_deadline_answers_late(log):
+    app = deadline_app()
+
+    @app.get("/stubborn")
+    async def stubborn():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return "late"
+
+    answer = await ask(app, path="/stubborn", headers={"X-Request-Timeout": "0.02"})
+    assert (answer.status, answer.json(), answer.error) == (200, "late", None)
+    assert [record for record in log if record.name == "common.api"] == []

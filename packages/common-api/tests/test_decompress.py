@@ -2,10 +2,11 @@
 
 import gzip
 import json
+import random
 import zlib
 
 import pytest
-from api_apps import make_app
+from api_apps import code, make_app
 from api_drivers import ask, scope_of, talk
 
 
@@ -46,8 +47,21 @@ async def test_compressed_bodies_arrive_plain(encoding, packed, piece):
         ("br", b"x", 415),
         ("gzip, gzip", gzip.compress(gzip.compress(b"x")), 415),
         ("gzip", b"", 200),
+        ("gzip", gzip.compress(b"") * 10_000, 400),
+        ("gzip", gzip.compress(b"x" * 300) * 200, 200),
     ],
-    ids=["bomb", "nested", "none", "half", "trailing", "unknown", "twice", "empty"],
+    ids=[
+        "bomb",
+        "nested",
+        "none",
+        "half",
+        "trailing",
+        "unknown",
+        "twice",
+        "empty",
+        "tiny members",
+        "some members",
+    ],
 )
 async def test_bombs_and_broken_bodies(encoding, body, status):
     answer = await ask(
@@ -77,3 +91,12 @@ async def test_compressed_bodies_stay_as_they_are_by_default():
         make_app(), "POST", "/echo", body=packed, headers={"content-encoding": "gzip"}
     )
     assert answer.json()["size"] == len(packed)
+
+
+async def test_the_refusal_says_which_bound_it_was():
+    app = make_app(decompress=True, limits=None)
+    for size, expected in ((1_000_000, "BODY_RATIO_TOO_HIGH"), (9_000_000, "BODY_TOO_LARGE")):
+        piece = b"\0" * size if expected == "BODY_RATIO_TOO_HIGH" else random.randbytes(size)
+        headers = {"content-encoding": "gzip"}
+        answer = await ask(app, "POST", "/echo", body=gzip.compress(piece, 1), headers=headers)
+        assert code(answer) == (413, expected)

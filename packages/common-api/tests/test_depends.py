@@ -120,7 +120,9 @@ def conditional_app():
     ("given", "status"),
     [
         (None, 200), ('"6"', 200), ('"7"', 304), ('W/"7"', 304), ("*", 304), ('"6", "7"', 304),
-        ("7", 200), ('"7', 200),
+        ("7", 200), ('"7', 200), ('w/"7"', 200), ('W/ "7"', 200), ('"a" "7"', 200),
+        ('"a, "7"', 200), ('*, "7"', 200), ('"6",, "7" ,', 304), ('"a,b", "7"', 304),
+        (", " * 8000, 200),
     ],
 )  # fmt: skip
 async def test_reads_of_a_version_that_is_known(given, status):
@@ -133,7 +135,8 @@ async def test_reads_of_a_version_that_is_known(given, status):
     ("given", "status"),
     [
         (None, 428), ('"7"', 200), ('"6"', 412), ('W/"7"', 412), ("*", 200), ('"6", "7"', 412),
-        ("nonsense", 412), ('"7' + "7" * 10_000, 412),
+        ("nonsense", 412), ('"7' + "7" * 10_000, 412), ('x"7"', 412), ('w/"7"', 412),
+        ('"7"x', 412), (" " * 10_000 + "x", 412),
     ],
 )  # fmt: skip
 async def test_changes_of_a_version_that_is_another(given, status):

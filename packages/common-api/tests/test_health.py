@@ -12,6 +12,7 @@ from api_drivers import ask
 from fastapi import FastAPI
 
 from common.api import Check, Health, ProbesMiddleware, install
+from common.context import deadline, remaining
 from common.testing import ManagedProcess, reserve_port
 
 
@@ -241,3 +242,37 @@ async def test_a_server_stops_by_itself_after_the_drain():
             process.send_signal(signal.SIGTERM)
             assert await process.wait(20) in (0, -signal.SIGTERM)
             assert "Traceback" not in process.output()
+
+
+async def test_a_probe_that_ends_cancelled_is_a_failure_and_no_cancelled_request():
+    async def probe():
+        task = asyncio.create_task(asyncio.sleep(3600))
+        task.cancel()
+        await task
+
+    answer = await ask(app_of(Health(ready=[Check("db", probe, timeout=60)])), path="/readyz")
+    assert (answer.status, answer.json()["checks"]["db"]["status"]) == (503, "failed")
+
+
+def test_metrics_that_would_fail_at_the_first_scrape_are_refused_at_once():
+    async def page(): ...
+
+    for given in (page, "page"):
+        with pytest.raises(TypeError, match="plain function"):
+            install(FastAPI(), service="orders", metrics=cast("Any", given))
+
+
+async def test_probes_are_only_read():
+    app = app_of(Health())
+    assert [(await ask(app, method, "/livez")).status for method in ("POST", "DELETE")] == [404] * 2
+
+
+async def test_the_deadline_of_who_asks_is_not_that_of_the_checks():
+    seen = []
+
+    async def probe():
+        seen.append(remaining())
+
+    with deadline(60.0):
+        assert (await Health(ready=[Check("db", probe)]).readiness())[0]
+    assert seen == [None]

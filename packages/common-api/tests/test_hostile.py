@@ -26,6 +26,8 @@ HOSTILE = [
     (b"GET //evil.test/ok HTTP/1.1\r\nHost: a\r\n", 404),
     (b"GET /ok HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: " + b"1.1.1.1," * 1000 + b"\r\n", 200),
     (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n", 413),
+    (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n", 400),
+    (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n", 400),
     (b"GET / HTTP/9.9\r\n", {400, 404}),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", 400),
 ]
@@ -53,6 +55,25 @@ def test_a_slow_body_on_a_real_socket(serve):
         sock.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1")
         answer = read_all(sock)
     assert answer.startswith(b"HTTP/1.1 408")
+    assert b"x-request-id" in answer.lower()
+
+
+@pytest.mark.parametrize(
+    ("length", "body", "status", "asked"),
+    [(5, b"hello", 200, True), (5_000_000, b"", 413, False), (5, b"", 408, True)],
+)
+def test_a_body_is_asked_for_only_if_it_may_come(serve, length, body, status, asked):
+    server = serve(make_app(limits=Limits(chunk_timeout=0.5)))
+    with server.connect() as sock:
+        sock.sendall(
+            b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n" % length
+        )
+        first = sock.recv(65536)
+        assert first.startswith(b"HTTP/1.1 100 Continue\r\n\r\n") is asked
+        sock.sendall(body)
+        answer = (first + read_all(sock)).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert int(answer.split(b" ")[1]) == status
     assert b"x-request-id" in answer.lower()
 
 

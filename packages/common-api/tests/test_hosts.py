@@ -2,7 +2,7 @@
 
 import pytest
 from api_apps import code, make_app
-from api_drivers import ask
+from api_drivers import ask, scope_of, talk
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,10 @@ async def test_only_known_hosts_are_answered(headers, status):
 def test_hosts_that_are_none(hosts):
     with pytest.raises(ValueError, match="host"):
         make_app(hosts=hosts)
+
+
+async def test_websockets_are_answered_under_known_hosts_only():
+    scope = scope_of(path="/ws", kind="websocket", headers=[(b"host", b"evil.test")])
+    app = make_app(hosts=["api.example.com"])
+    answer = await talk(app, scope, [{"type": "websocket.connect"}])
+    assert code(answer) == (400, "HOST_INVALID")

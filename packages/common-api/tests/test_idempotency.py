@@ -4,12 +4,20 @@ import asyncio
 from typing import Any
 
 import pytest
-from api_drivers import ask
+from api_drivers import ask, scope_of
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.responses import StreamingResponse
 
-from common.api import HTTPError, IdempotencyKeyDep, MemoryIdempotencyStore, idempotent, install
-from common.api._idempotency import MAX_STORED, Claim, StoredResponse
+from common.api import (
+    Claim,
+    HTTPError,
+    IdempotencyKeyDep,
+    MemoryIdempotencyStore,
+    StoredResponse,
+    idempotent,
+    install,
+)
+from common.api._idempotency import MAX_STORED
 from common.errors import ConflictError, DatabaseError, UnauthorizedError
 
 
@@ -268,3 +276,118 @@ async def test_the_memory_store_is_bounded_in_bytes_too():
     assert sorted(store._entries, key=int) == ["47", "48", "49"]
     await store.release(claim("49"))
     assert store._bytes == 60
+
+
+class Failing(MemoryIdempotencyStore):
+    """Fails once a claim is taken."""
+
+    async def store(self, claim, response, /):
+        raise DatabaseError("down")
+
+    async def release(self, claim, /):
+        raise DatabaseError("down")
+
+
+async def test_a_store_that_fails_after_the_work_costs_nobody_the_answer(log):
+    shop = Shop(Failing())
+    answer = await shop.post()
+    assert (answer.status, answer.json(), answer.error) == (201, {"number": 1}, None)
+    assert any("idempotency store failed" in record.getMessage() for record in log)
+    assert (await shop.post()).status == 409
+
+
+async def test_a_store_that_fails_does_not_hide_why_it_was_asked(log):
+    shop = Shop(Failing())
+    shop.error = KeyError("the reason")
+    assert (await shop.post()).json()["error"]["code"] == "INTERNAL_ERROR"
+    assert {type(r.exc_info[1]) for r in log if r.exc_info} == {DatabaseError, KeyError}
+
+
+async def test_a_body_that_was_read_before_counts_too():
+    # As FastAPI reads forms, which need python-multipart.
+    async def read(request: Request):
+        return b"".join([part async for part in request.stream()])
+
+    app, done = FastAPI(), []
+    install(app, service="orders", idempotency=MemoryIdempotencyStore())
+
+    @app.post("/", dependencies=[Depends(read), Depends(idempotent())])
+    async def handler():
+        done.append(1)
+
+    headers = {"Idempotency-Key": "k"}
+    answers = [await ask(app, "POST", body=body, headers=headers) for body in (b"1", b"1", b"2")]
+    assert [a.status for a in answers] == [200, 200, 422]
+    assert len(done) == 1
+
+
+async def test_the_applications_own_middleware_does_not_change_an_answer_twice():
+    class Sign:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            async def sending(message):
+                if message["type"] == "http.response.start":
+                    message["headers"] = [
+                        *((n, v) for n, v in message["headers"] if n != b"content-length"),
+                        (b"x-signed", b"1"),
+                    ]
+                elif not message.get("more_body"):
+                    message["body"] += b"!"
+                await send(message)
+
+            await self.app(scope, receive, sending)
+
+    app = FastAPI()
+    install(app, service="orders", idempotency=MemoryIdempotencyStore())
+    app.add_middleware(Sign)
+
+    @app.post("/", dependencies=[Depends(idempotent())])
+    async def handler():
+        return 1
+
+    for replayed in (None, "true"):
+        answer = await ask(app, "POST", headers={"Idempotency-Key": "k"})
+        assert (answer.body, answer.header("x-signed")) == (b"1!", "1")
+        assert answer.header("idempotency-replayed") == replayed
+
+
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+async def test_a_client_that_goes_away_from_the_answer_leaves_its_key_taken(spec_version):
+    app, done = FastAPI(), []
+    install(app, service="orders", idempotency=MemoryIdempotencyStore())
+
+    @app.post("/", dependencies=[Depends(idempotent())])
+    async def handler():
+        done.append(1)
+
+        async def parts():
+            while True:
+                yield b"x"
+                await asyncio.sleep(0)
+
+        return StreamingResponse(parts())
+
+    scope = scope_of("POST", headers=[(b"idempotency-key", b"k")])
+    scope["asgi"]["spec_version"] = spec_version
+    waiting = [{"type": "http.request"}, {"type": "http.disconnect"}]
+
+    async def receive():
+        return waiting.pop(0)
+
+    async def send(message):
+        if spec_version == "2.4" and message.get("body"):
+            raise OSError  # as such servers say it
+
+    await app(scope, receive, send)
+    assert done == [1]
+    assert (await ask(app, "POST", headers={"Idempotency-Key": "k"})).status == 409
+
+
+async def test_an_answer_that_is_stored_twice_is_counted_once():
+    store = MemoryIdempotencyStore()
+    await store.claim(claim("k"))
+    for size in (100, 10):
+        await store.store(claim("k"), StoredResponse(status=200, headers=(), body=b"x" * size))
+    assert store._bytes == 10

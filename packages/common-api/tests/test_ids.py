@@ -7,7 +7,8 @@ from api_drivers import ask, scope_of, talk
 from fastapi import APIRouter, FastAPI, Request
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.responses import PlainTextResponse
+from starlette.background import BackgroundTask
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -275,3 +276,51 @@ async def test_a_route_that_cannot_be_named_breaks_nothing(operations, log):
     assert (answer.status, answer.error) == (200, None)
     assert operations.server[0].name == "GET unmatched"
     assert any("template" in record.getMessage() for record in log)
+
+
+def test_a_rule_that_is_none_is_refused_by_name():
+    with pytest.raises(ValueError, match="request_id=None"):
+        wrapped(request_id=None)
+
+
+async def test_a_rule_that_fails_trusts_nobody_and_the_log_says_so(log):
+    answer = await ask(
+        wrapped(request_id=lambda scope: scope["client"][0] == "10.0.0.1"),
+        headers={"X-Request-ID": "r-1"},
+        client=None,
+    )
+    assert answer.status == 200
+    assert answer.header("x-request-id") not in (None, "r-1")
+    assert any("request_id=" in record.getMessage() and record.exc_info for record in log)
+
+
+async def test_background_tasks_of_a_stream_are_not_part_of_its_operation(operations):
+    app = FastAPI()
+    install(app, service="orders")
+    ended = []
+
+    async def later():
+        ended.extend(operation.name for operation in operations.server)
+
+    async def parts():
+        yield b"x"
+
+    @app.get("/")
+    async def stream():
+        return StreamingResponse(parts(), background=BackgroundTask(later))
+
+    assert (await ask(app)).error is None
+    assert ended == ["GET /"]
+
+
+async def test_a_file_sent_by_the_server_itself_is_a_whole_response(operations):
+    async def file(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.pathsend", "path": "/file"})
+        assert [operation.outcome for operation in operations.server] == ["ok"]
+        assert (await receive())["type"] == "http.disconnect"
+
+    app = RequestContextMiddleware(file)
+    scope = scope_of()
+    await talk(app, scope, [{"type": "http.disconnect"}])
+    assert [operation.outcome for operation in operations.server] == ["ok"]

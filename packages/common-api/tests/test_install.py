@@ -7,12 +7,21 @@ import sys
 
 import pytest
 from api_drivers import ask
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, HTTPException
 from fastapi.middleware.cors import CORSMiddleware
 from pydantic import BaseModel
 
-from common.api import RequestContextMiddleware, install
-from common.errors import NotFoundError
+from common.api import (
+    ApiResponse,
+    ClientIPDep,
+    Limits,
+    MemoryIdempotencyStore,
+    RequestContextMiddleware,
+    idempotent,
+    install,
+    success_response,
+)
+from common.errors import InternalError, NotFoundError, RateLimitedError, UnauthorizedError
 
 
 def test_a_second_time_is_an_error():
@@ -47,6 +56,24 @@ def test_what_cannot_be_is_refused_and_leaves_the_app_as_it_was(options):
     with pytest.raises(ValueError, match=r"."):
         install(app, **options)
     assert app.exception_handlers == before
+    install(app, service="orders")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("health", [1]),
+        ("limits", 5),
+        ("cors", ["https://app.example.com"]),
+        ("idempotency", True),
+        ("metrics", "page"),
+        ("proxies", "10.0.0.0/8"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_by_name(name, value):
+    app = FastAPI()
+    with pytest.raises(TypeError, match=f"{name}|list of networks"):
+        install(app, service="orders", **{name: value})
     install(app, service="orders")
 
 
@@ -194,3 +221,122 @@ def test_importing_does_nothing_and_needs_no_server():
         "assert not logging.getLogger('common.api').handlers"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+async def test_a_mounted_app_that_was_installed_itself_keeps_its_settings():
+    outer, inner = FastAPI(), FastAPI()
+    install(outer, service="outer")
+    install(inner, service="inner", proxies=["203.0.113.7"], idempotency=MemoryIdempotencyStore())
+
+    @outer.get("/ip")
+    @inner.get("/ip")
+    async def ip(address: ClientIPDep):
+        return address
+
+    @inner.post("/once", dependencies=[Depends(idempotent())])
+    async def once(): ...
+
+    outer.mount("/in", inner)
+    headers = {"X-Forwarded-For": "198.51.100.1"}
+    assert (await ask(outer, path="/in/ip", headers=headers)).json() == "198.51.100.1"
+    assert (await ask(outer, path="/ip", headers=headers)).json() == "203.0.113.7"
+    for replayed in (None, "true"):
+        answer = await ask(outer, "POST", "/in/once", headers={"Idempotency-Key": "k"})
+        assert (answer.status, answer.header("idempotency-replayed")) == (200, replayed)
+
+
+@pytest.mark.parametrize("style", ["envelope", "problem"])
+async def test_openapi_is_right_about_every_answer(style):
+    import jsonschema
+
+    app = FastAPI()
+    install(app, service="orders", errors=style, limits=Limits(max_body=50))
+
+    @app.get("/orders/{n}")
+    async def get(n: int) -> ApiResponse[Body]:
+        errors = {
+            1: NotFoundError(resource="order"), 2: KeyError(), 3: RateLimitedError(retry_after=1),
+            4: HTTPException(418, {"a": [1]}), 5: InternalError("x"), 6: UnauthorizedError(),
+        }  # fmt: skip
+        if n in errors:
+            raise errors[n]
+        return success_response(Body(n=n), links={"self": "/orders/7"})
+
+    @app.post("/orders")
+    async def post(body: Body): ...
+
+    schema = (await ask(app, path="/openapi.json")).json()
+
+    def check(answer, method, path, status):
+        responses = schema["paths"][path][method]["responses"]
+        content = responses.get(status, responses["default"])["content"]
+        described = content[answer.header("content-type")]["schema"]
+        jsonschema.validate(
+            answer.json(), {**described, "components": schema["components"]},
+            cls=jsonschema.Draft202012Validator,
+        )  # fmt: skip
+        return answer.json()
+
+    for n, status in {7: 200, 1: 404, 2: 500, 3: 429, 4: 418, 5: 500, 6: 401}.items():
+        answer = await ask(app, path=f"/orders/{n}")
+        assert answer.status == status
+        shown = check(answer, "get", "/orders/{n}", str(status))
+        # What the document requires is not all: that nothing else is sent.
+        assert (
+            set(shown)
+            <= set(
+                schema["components"]["schemas"][
+                    "Problem" if style == "problem" else "ErrorResponse"
+                ]["properties"]
+            )
+            or status == 200
+        )
+    check(await ask(app, path="/orders/x"), "get", "/orders/{n}", "422")
+    check(await ask(app, "POST", "/orders", body=b"x" * 51), "post", "/orders", "413")
+    check(await ask(app, "PUT", "/orders"), "post", "/orders", "405")
+
+
+@pytest.mark.parametrize("style", ["envelope", "problem"])
+def test_models_of_the_applications_own_with_such_names_are_left_alone(style):
+    class Meta(BaseModel):
+        mine: int
+
+    class ErrorResponse(BaseModel):
+        meta: Meta
+
+    class Problem(BaseModel):
+        mine: int
+
+    app = FastAPI()
+    install(app, service="orders", errors=style)
+
+    @app.get("/x")
+    async def x() -> ErrorResponse: ...
+
+    @app.get("/y")
+    async def y() -> Problem: ...
+
+    schemas = app.openapi()["components"]["schemas"]
+    for name, properties in {
+        "Meta": {"mine"}, "Problem": {"mine"}, "ErrorResponse": {"meta"}
+    }.items():  # fmt: skip
+        assert set(schemas[name]["properties"]) == properties
+    [content] = app.openapi()["paths"]["/x"]["get"]["responses"]["default"]["content"].values()
+    described = schemas[content["schema"]["$ref"].rpartition("/")[2]]
+    if style == "problem":
+        assert "detail" in described["properties"]
+    else:
+        meta = schemas[described["properties"]["meta"]["$ref"].rpartition("/")[2]]
+        assert "request_id" in meta["properties"]
+
+
+def test_the_documents_models_are_not_there_twice():
+    app = FastAPI()
+    install(app, service="orders")
+
+    @app.get("/x/{n}")
+    async def get(n: int) -> ApiResponse[Body]: ...
+
+    assert set(app.openapi()["components"]["schemas"]) == {
+        "ApiResponse_Body_", "Body", "ErrorBody", "ErrorResponse", "Meta", "PageInfo",
+    }  # fmt: skip

@@ -37,6 +37,17 @@ async def test_lengths_that_are_none(length):
     assert (await talk(make_app(), scope_of("POST", "/echo", headers=two), [])).status == 400
 
 
+@pytest.mark.parametrize("length", [b"0", b"5", b"x"])
+async def test_a_length_beside_an_encoding_is_refused_and_hides_no_body(length):
+    headers = [(b"content-length", length), (b"transfer-encoding", b"chunked")]
+    big = [{"type": "http.request", "body": b"x" * 100, "more_body": False}]
+    app = make_app(limits=Limits(max_body=10))
+    for each in (headers, headers[::-1]):
+        answer = await talk(app, scope_of("POST", "/echo", headers=each), big)
+        assert code(answer) == (400, "BODY_FRAMING_INVALID")
+        assert answer.header("connection") == "close"
+
+
 @pytest.mark.parametrize("limits", [{"chunk_timeout": 0.02}, {"body_timeout": 0.02}])
 async def test_a_body_that_does_not_come_is_given_up(limits):
     app = make_app(limits=Limits(**limits))
@@ -95,3 +106,9 @@ async def test_limits_can_be_taken_away_and_must_make_sense():
     assert (await ask(app, "POST", "/echo", body=b"x" * 3_000_000)).json()["size"] == 3_000_000
     with pytest.raises(ValueError, match="max_body=0"):
         Limits(max_body=0)
+
+
+async def test_the_heads_of_websockets_have_limits_too():
+    scope = scope_of(path="/ws", kind="websocket", headers=[(b"x-a", b"b" * 100_000)])
+    answer = await talk(make_app(), scope, [{"type": "websocket.connect"}])
+    assert code(answer) == (431, "HEADERS_TOO_LARGE")

@@ -84,6 +84,7 @@ async def test_following_next_leads_through_all_once():
             {"first": "offset=0", "last": "offset=50", "next": "offset=50"},
         ),
         ("page=1&limit=50", {"first": "page=1", "last": "page=2", "next": "page=2"}),
+        ("page=9&limit=50", {"first": "page=1", "last": "page=2", "prev": "page=2"}),
         ("page=2&limit=50", {"first": "page=1", "last": "page=2", "prev": "page=1"}),
         (
             "offset=30&limit=50",
@@ -119,6 +120,31 @@ async def test_cursors_keep_the_query_and_end():
     assert "next" not in last["links"]
     assert last["pagination"]["has_next"] is False
     assert (await ask(make_app(), path="/feed?cursor=" + "c" * 4097)).status == 422
+
+
+async def test_links_alone_know_the_next_page_by_the_total():
+    app = FastAPI()
+
+    @app.get("/")
+    async def links(page: PaginationDep):
+        return [
+            set(links)
+            for links in (
+                page.links(total=95),
+                page.links(total=50),
+                page.links(),
+                page.links(has_next=True),
+            )
+        ]
+
+    always = {"self", "first"}
+    found = (await ask(app)).json()
+    assert [set(each) for each in found] == [
+        always | {"last", "next"},
+        always | {"last"},
+        always,
+        always | {"next"},
+    ]
 
 
 PROXY = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "shop.example.com"}

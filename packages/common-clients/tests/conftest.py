@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,15 +49,16 @@ class Upstream:
     open: int = 0
     port: int = 0
     server: asyncio.Server | None = None
+    tls: ssl.SSLContext | None = None
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     async def start(self):
         self.server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self.port, limit=2**20, backlog=2000
+            self._serve, "127.0.0.1", self.port, limit=2**20, backlog=2000, ssl=self.tls
         )
         self.port = self.server.sockets[0].getsockname()[1]
 

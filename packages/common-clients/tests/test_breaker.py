@@ -136,6 +136,16 @@ async def test_a_failed_probe_opens_it_for_longer_up_to_the_maximum(clock):
     assert seconds_of(raised.value) <= 6  # after a recovery it starts over
 
 
+async def test_many_instances_do_not_probe_at_once(clock):
+    waits = []
+    for _ in range(50):
+        with pytest.raises(CircuitOpenError) as raised:
+            (await opened(clock)).check()
+        waits.append(seconds_of(raised.value))
+    assert min(waits) < 5 < max(waits)
+    assert len(set(waits)) > 40
+
+
 async def test_a_slow_probe_is_no_recovery(clock):
     breaker = await half_open(clock, slow_call=1)
     async with breaker:

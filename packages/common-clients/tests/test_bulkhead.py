@@ -67,6 +67,21 @@ async def test_nobody_waits_longer_than_max_wait():
     assert (bulkhead.active, bulkhead.waiting) == (0, 0)
 
 
+@pytest.mark.parametrize("how", ["max_wait", "cancelled"])
+async def test_who_gave_up_waiting_takes_no_place_in_the_queue(how):
+    bulkhead = Bulkhead("billing", limit=1, queue=1, max_wait=0.01 if how == "max_wait" else None)
+    async with bulkhead:
+        for _ in range(3):
+            waiter = asyncio.create_task(bulkhead.__aenter__())
+            await ticks()
+            assert bulkhead.waiting == 1
+            if how == "cancelled":
+                waiter.cancel()
+            with pytest.raises((BulkheadFullError, asyncio.CancelledError)):
+                await waiter
+            assert bulkhead.waiting == 0
+
+
 async def test_nobody_waits_longer_than_the_deadline():
     bulkhead = Bulkhead("billing", limit=1, queue=1, max_wait=60)
     async with bulkhead:

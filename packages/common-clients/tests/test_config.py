@@ -15,6 +15,7 @@ from common.errors import InternalError
         "https://billing.internal:8443/api/v1/",
         "http://127.0.0.1:80",
         "http://[::1]:80/a",
+        "http://" + "a" * 63 + ".internal.",
         "http://billing_api:1/",
     ],
 )
@@ -53,6 +54,9 @@ def test_sound_base_urls(url):
         "http://billing\r\nX: y",
         "http://bil\\ling",
         "http://a..b",
+        "http://" + "a" * 64 + ".internal",
+        "http://-a.internal",
+        "http://" + "a." * 130,
         "http://[::1",
         "http://bücher",
     ],
@@ -110,8 +114,9 @@ def test_secrets_that_fit_into_no_header_are_refused_and_not_shown(secret):
 def test_secrets_are_not_in_the_repr():
     assert repr(ServiceKey("canary")) == "ServiceKey(header='X-API-Key')"
     assert repr(ServiceToken("canary")) == "ServiceToken()"
-    with pytest.raises(ValueError, match="header"):
-        ServiceKey("key", header="X-Key:")
+    for header in ("X-Key:", "Host", "content-length", "", None):
+        with pytest.raises(ValueError, match="header"):
+            ServiceKey("key", header=header)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def test_a_token_function_must_return_a_token():

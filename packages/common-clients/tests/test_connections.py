@@ -68,6 +68,15 @@ async def test_connections_to_other_places_are_not_kept(other, connections):
     await pool.aclose()
 
 
+async def test_going_to_another_place_costs_no_kept_connection(upstream, other, connections):
+    pool = connections()
+    await fetch(pool, upstream.url)
+    await fetch(pool, other.url)
+    await fetch(pool, upstream.url)
+    assert (upstream.accepted, other.accepted) == (1, 1)
+    await pool.aclose()
+
+
 async def test_an_answer_that_was_not_read_to_its_end_costs_its_connection(
     upstream, connections, reply_with
 ):

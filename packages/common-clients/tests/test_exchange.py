@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import random
 import traceback
 import zlib
 
@@ -44,8 +45,22 @@ def cut(data, *, reset=False):
         b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x-y: 12345678\r\n" * 10_000 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;" + b"e" * 200_000,
     ],
-    ids=["nothing", "head", "body", "chunk", "no-chunk", "ssh", "header", "lengths", "long-header"],
+    ids=[
+        "nothing",
+        "head",
+        "body",
+        "chunk",
+        "no-chunk",
+        "ssh",
+        "header",
+        "lengths",
+        "long-header",
+        "headers",
+        "extension",
+    ],
 )
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
 async def test_half_and_broken_answers_are_repeated_and_then_an_upstream_error(
@@ -79,6 +94,21 @@ async def test_an_announced_monster_is_refused_before_it_is_read(upstream, conne
         with pytest.raises(UpstreamServiceError, match="longer than"):
             await client.get("/a")
     assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["announced", "chunked"])
+async def test_the_limit_is_for_what_comes_out_though_it_gets_longer_by_its_encoding(
+    upstream, connect, reply_with, chunked
+):
+    data = random.Random(1).randbytes(1001)
+    body = gzip.compress(data[:1000])
+    assert len(body) > 1000
+    upstream.reply = lambda request: reply_with(200, body, content_encoding="gzip", chunked=chunked)
+    async with connect(limits=Limits(max_response_bytes=1000)) as client:
+        assert (await client.get("/a")).content == data[:1000]
+        body = gzip.compress(data)
+        with pytest.raises(UpstreamServiceError, match="longer than 1000 bytes"):
+            await client.get("/a")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
@@ -117,6 +147,11 @@ async def test_encoded_answers_are_decoded_and_others_never_asked_for(
             200, b"not gzip at all", content_encoding="gzip"
         )
         with pytest.raises(UpstreamServiceError, match="cannot be decoded"):
+            await client.get("/a")
+        upstream.reply = lambda request: reply_with(
+            200, gzip.compress(b"[1]")[:-9], content_encoding="gzip"
+        )
+        with pytest.raises(UpstreamServiceError, match="ends too early"):
             await client.get("/a")
 
 

@@ -1,13 +1,37 @@
 """Many callers, a dying service, and cancellation everywhere."""
 
 import asyncio
+import sys
 from collections import Counter
 
 import pytest
 
-from common.clients import Backoff, Breaker, Limits, Retry, RetryBudget, ServiceClient, ServiceToken
-from common.errors import AppError, CircuitOpenError, ServiceUnavailableError, UpstreamServiceError
-from common.testing import FaultProxy
+from common.clients import (
+    Backoff,
+    Breaker,
+    Hedge,
+    Limits,
+    Retry,
+    RetryBudget,
+    ServiceClient,
+    ServiceToken,
+)
+from common.context import observe
+from common.errors import (
+    AppError,
+    CircuitOpenError,
+    RequestTimeoutError,
+    ServiceUnavailableError,
+    UpstreamServiceError,
+)
+from common.testing import FaultProxy, ManagedProcess, reserve_port
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
 
 
 async def ticks(number):
@@ -50,12 +74,6 @@ async def test_with_a_breaker_a_dying_service_gets_next_to_nothing(upstream, con
 async def test_of_fifty_callers_only_the_probe_reaches_a_service_on_trial(
     upstream, connect, reply_with
 ):
-    class Clock:
-        now = 1000.0
-
-        def __call__(self):
-            return self.now
-
     clock = Clock()
     breaker = Breaker("billing", minimum_calls=2, clock=clock)
     upstream.reply = lambda request: reply_with(500)
@@ -127,7 +145,77 @@ async def test_through_a_proxy_that_cuts_stalls_and_refuses(upstream, reply_with
             assert client.bulkhead.active == 0
 
 
-@pytest.mark.parametrize("kind", ["whole", "stream", "error", "redirect"])
+async def test_a_service_that_stands_still_is_left_alone_until_it_goes_on(reply_with):
+    with reserve_port() as port:
+        pass
+    arguments = ("-m", "http.server", str(port), "--bind", "127.0.0.1", "--protocol", "HTTP/1.1")
+    clock = Clock()
+    breaker = Breaker("billing", minimum_calls=4, clock=clock)
+    async with (
+        ManagedProcess(sys.executable, *arguments, ready=port) as process,
+        ServiceClient(
+            "billing", base_url=f"http://127.0.0.1:{port}", timeout=20, breaker=breaker
+        ) as client,
+    ):
+        assert (await client.get("/")).status == 200
+        process.pause()
+        for _ in range(3):
+            with pytest.raises(RequestTimeoutError):
+                await client.get("/", timeout=0.1)
+        with pytest.raises(CircuitOpenError):
+            await client.get("/")
+        process.resume()
+        clock.now += 7
+        assert (await client.get("/")).status == 200
+        assert breaker.state == "closed"
+        process.kill()
+        with pytest.raises((ServiceUnavailableError, UpstreamServiceError)):
+            await client.post("/", json=1)
+        assert client.bulkhead.active == 0
+
+
+async def test_when_a_service_dies_under_a_thousand_callers_retries_stay_within_the_budget(
+    upstream, reply_with
+):
+    async with FaultProxy(f"127.0.0.1:{upstream.port}") as proxy:
+
+        async def slow(writer):
+            await asyncio.sleep(0.01)
+            writer.write(reply_with(200))
+
+        upstream.reply = lambda request: slow
+        observer = Tries()
+        budget = RetryBudget(ratio=0.1, min_per_second=1, window=10, clock=lambda: 0.0)
+        policy = Retry(attempts=5, backoff=Backoff(first=0.01), budget=budget)
+        async with ServiceClient(
+            "billing", base_url=proxy.url(upstream.url), retry=policy, breaker=False, timeout=60
+        ) as client:
+            with observe(observer):
+                tasks = [asyncio.create_task(client.get("/a")) for _ in range(1000)]
+                while not any(task.done() for task in tasks):
+                    await asyncio.sleep(0.001)
+                proxy.cut()
+                proxy.refuse()
+                results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert (client.bulkhead.active, client.bulkhead.waiting) == (0, 0)
+    kinds = {type(result).__name__ for result in results}
+    assert "Response" in kinds
+    assert kinds <= {"Response", "ServiceUnavailableError", "UpstreamServiceError"}
+    assert 1000 < observer.tries <= 1000 + 100 + 10
+
+
+class Tries:
+    def __init__(self):
+        self.tries = 0
+
+    def on_start(self, op):
+        self.tries += op.kind == "http.client"
+
+    def on_end(self, op):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["whole", "stream", "error", "redirect", "hedge"])
 async def test_cancelling_at_any_await_leaks_nothing(upstream, connect, reply_with, kind):
     async def token():
         await asyncio.sleep(0)
@@ -140,23 +228,20 @@ async def test_cancelling_at_any_await_leaks_nothing(upstream, connect, reply_wi
             return reply_with(302, location="/b")
         return reply_with(200, b"x" * 100_000, chunked=True)
 
-    class Clock:
-        now = 1000.0
-
-        def __call__(self):
-            return self.now
-
     async def call():
         if kind == "stream":
             async with client.stream("GET", "/a") as response:
                 async for _ in response.iter_bytes():
                     pass
+        elif kind == "hedge":
+            await client.get("/a", hedge=Hedge(after=0))
         else:
             await client.get("/a")
 
     upstream.reply = reply
     clock = Clock()
-    limits = Limits(max_concurrency=1, max_queue=0)
+    places = 2 if kind == "hedge" else 1
+    limits = Limits(max_concurrency=places, max_queue=0)
     options = {"limits": limits, "auth": ServiceToken(token), "follow_redirects": 1}
     for half_open in (False, True):
         breaker = Breaker("billing", minimum_calls=10**6, clock=clock)

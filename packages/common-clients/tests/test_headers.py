@@ -15,7 +15,9 @@ def test_sound_headers_are_sent_as_they_are():
     assert checked(None) == []
 
 
-@pytest.mark.parametrize("value", ["a\r\nX: y", "a\nb", "a\0b", "ü", "\x7f", 1, "a" * 9000, None])
+@pytest.mark.parametrize(
+    "value", ["a\r\nX: y", "a\nb", "a\0b", "ü", "\x7f", 1, "a" * 9000, None, " canary", "canary\t"]
+)
 def test_a_value_that_cannot_be_sent_is_refused_and_not_shown(value):
     with pytest.raises(ValidationError) as raised:
         checked({"X-Token": value})

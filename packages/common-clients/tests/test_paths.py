@@ -1,6 +1,8 @@
 """Targets cannot leave the base URL, whatever is put into them."""
 
 import uuid
+from datetime import UTC, datetime
+from enum import Enum, StrEnum
 
 import httpx
 import pytest
@@ -120,3 +122,39 @@ def test_a_query_is_encoded_and_lists_repeat_their_name():
         "?a=x%26y%3Dz&b=1&b=2&d=false&e+f=%0D%0A"
     )
     assert query({}) == query(None) == query({"a": []}) == ""
+
+
+class Color(Enum):
+    RED = "r/d"
+
+
+class Word(StrEnum):
+    YES = "y"
+
+
+def test_dates_and_enums_are_sent_as_other_services_expect_them():
+    noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
+    values = {"at": noon, "day": noon.date(), "color": Color.RED, "word": Word.YES, "n": 1.5}
+    assert query(values) == (
+        "?at=2026-01-02T12%3A00%3A00%2B00%3A00&day=2026-01-02&color=r%2Fd&word=y&n=1.5"
+    )
+    assert fill("/{color}/{day}", {"color": Color.RED, "day": noon.date()}) == "/r%2Fd/2026-01-02"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"canary", {"canary": 1}, {1, 2}, object(), iter([1]), [[1]]],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_has_no_one_text_is_refused_and_not_shown(value):
+    for call in (lambda: query({"q": value}), lambda: fill("/{q}", {"q": value})):
+        with pytest.raises(TypeError, match="q is ") as raised:
+            call()
+        assert "canary" not in str(raised.value)
+
+
+def test_text_that_is_no_unicode_is_refused_and_not_kept():
+    for call in (lambda: query({"q": "canary\ud800"}), lambda: fill("/{q}", {"q": "canary\ud800"})):
+        with pytest.raises(ValidationError) as raised:
+            call()
+        assert (raised.value.__cause__, raised.value.__context__) == (None, None)

@@ -82,6 +82,22 @@ def test_what_is_no_json_is_an_upstream_error_without_the_body(content):
     with pytest.raises(UpstreamServiceError) as raised:
         response(content).json()
     assert raised.value.__context__ is None
+    assert str(raised.value) in (
+        "billing: its answer is no JSON",
+        "billing: its answer is nested too deeply",
+    )
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_of_json_is_not_decoded_either(number):
+    with pytest.raises(UpstreamServiceError, match="is no JSON"):
+        response(f"[{number}]".encode()).decode(list[float])
+    assert response(f'["{number}"]'.encode()).decode(list[str]) == [number]
+
+
+def test_a_million_wrong_items_are_counted_and_not_listed():
+    with pytest.raises(UpstreamServiceError, match=r"is no list\[.*\]: 5000 errors"):
+        response(b"[" + b"1," * 4999 + b"1]").decode(list[Item])
 
 
 def test_repr_shows_no_content():

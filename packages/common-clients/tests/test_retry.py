@@ -5,7 +5,17 @@ import functools
 
 import pytest
 
-from common.clients import Backoff, Retry, RetryBudget, instant_retries, retry
+from common.clients import (
+    Backoff,
+    Breaker,
+    Bulkhead,
+    Hedge,
+    Retry,
+    RetryBudget,
+    hedge,
+    instant_retries,
+    retry,
+)
 from common.context import DeadlineExceeded, deadline, observe
 from common.errors import (
     CircuitOpenError,
@@ -271,5 +281,13 @@ async def test_retry_needs_its_parentheses_and_something_that_can_be_repeated():
 
     with pytest.raises(TypeError, match=r"@retry\(\)"):
         retry(_coroutine)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match="generator"):
-        retry()(stream)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+    for decorate in (retry(), hedge(Hedge(after=1)), Breaker("b"), Bulkhead("b", limit=1)):
+        with pytest.raises(TypeError, match="generator"):
+            decorate(stream)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+
+
+async def test_a_repetition_that_is_refused_tells_what_went_wrong_before():
+    first = ConnectionResetError()
+    with pytest.raises(CircuitOpenError) as raised:
+        await retry(Retry(backoff=QUICK))(Flaky(first, CircuitOpenError("open")))()
+    assert raised.value.__cause__ is first

@@ -181,6 +181,29 @@ async def test_closing_the_client_within_ones_own_stream_does_not_hang(
             await client.close()
 
 
+async def test_a_stream_that_its_own_client_was_closed_under_says_so(upstream, connect, reply_with):
+    upstream.reply = lambda request: endless(reply_with)
+    client = connect()
+    async with client, client.stream("GET", "/export") as response:
+        pieces = response.iter_bytes()
+        await anext(pieces)
+        await client.close()
+        with pytest.raises(ClientClosedError):
+            await anext(pieces)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_stream_is_read_within_its_statement(upstream, connect, reply_with, begun):
+    upstream.reply = lambda request: reply_with(200, b"x" * 1_000_000)
+    async with connect() as client:
+        async with client.stream("GET", "/export") as response:
+            pieces = response.iter_bytes()
+            if begun:
+                await anext(pieces)
+        with pytest.raises(RuntimeError, match="within its 'async with'"):
+            await anext(pieces)
+
+
 async def test_streams_are_not_hedged(connect):
     async with connect() as client:
         with pytest.raises(ValueError, match="hedge"):

@@ -26,14 +26,16 @@ from common.api._health import Check, CheckResult, Health
 from common.api._hosts import TrustedHostsMiddleware
 from common.api._idempotency import (
     IDEMPOTENCY_KEY_HEADER,
-    Claim,
     IdempotencyKeyDep,
     IdempotencyMiddleware,
+    get_idempotency_key,
+    idempotent,
+)
+from common.api._idempotency_store import (
+    Claim,
     IdempotencyStore,
     MemoryIdempotencyStore,
     StoredResponse,
-    get_idempotency_key,
-    idempotent,
 )
 from common.api._ids import RequestContextMiddleware
 from common.api._install import install

@@ -9,8 +9,9 @@ from starlette.exceptions import HTTPException
 from common.api._state import header_values
 from common.errors import ConflictError, DomainError
 
-_TAG = re.compile(r'(?P<weak>W/)?"(?P<value>[\x21\x23-\x7e\x80-\xff]{0,256})"')
-MAX_TAGS = 32
+_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]{0,256}"')
+_ITEM = re.compile(rf"[ \t]*(?:(?P<tag>{_TAG.pattern})[ \t]*)?(?:,|\Z)")
+MAX_LENGTH = 16 * 1024  # of the list
 
 
 class PreconditionFailedError(ConflictError):
@@ -115,8 +116,15 @@ def _tags(values: list[str]) -> frozenset[str] | None:
     text = ",".join(values)
     if text.strip() == "*":
         return frozenset("*")
-    found = _TAG.finditer(text[: MAX_TAGS * 260])
-    return frozenset(match.group() for _, match in zip(range(MAX_TAGS), found, strict=False))
+    found, place = set[str](), 0
+    while place < len(text):
+        item = _ITEM.match(text, place)
+        if item is None or len(text) > MAX_LENGTH:
+            return frozenset()
+        if item["tag"]:
+            found.add(item["tag"])
+        place = item.end()
+    return frozenset(found)
 
 
 async def get_conditional(request: Request) -> Conditional:

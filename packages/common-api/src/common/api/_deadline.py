@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from common.api._state import header_values
-from common.context import DeadlineExceeded, bind, deadline
+from common.context import DeadlineExceeded, bind, deadline, remaining
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -47,18 +47,31 @@ class DeadlineMiddleware:
             await self.app(scope, receive, send)
             return
 
+        over = False
+
         async def sending(message: Message) -> None:
+            nonlocal over
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                timeout.reschedule(None)
+                over = True
+                if not timeout.expired():  # nor about to, for a handler that does not heed it
+                    timeout.reschedule(None)
                 # Not undone: what follows is the request's own end, which restores what was.
                 bind(deadline=None).__enter__()
+
+        async def receiving() -> Message:
+            try:
+                return await receive()
+            finally:
+                # Streams are sent by a task of their own; this is the one that goes on.
+                if over and remaining() is not None:
+                    bind(deadline=None).__enter__()
 
         timeout = asyncio.timeout(seconds)
         try:
             with deadline(seconds):
                 async with timeout:
-                    await self.app(scope, receive, sending)
+                    await self.app(scope, receiving, sending)
         except TimeoutError as error:
             if not timeout.expired():
                 raise

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _PIECE = 64 * 1024
+_MEMBER = 256  # bytes of a gzip member, on average: each costs a new inflater
 
 
 class DecompressMiddleware:
@@ -21,13 +22,18 @@ class DecompressMiddleware:
 
     The handler sees the plain body, without ``Content-Encoding`` and ``Content-Length``. A body
     is decompressed piece by piece and never further than the bounds, so that a bomb costs no
-    more memory than an honest request. Other encodings are a 415 with ``Accept-Encoding``
-    (RFC 9110, section 12.5.3); what does not decompress, or stops early, a 400.
+    more memory than an honest request, and a gzip body of many tiny members (under 256 bytes on
+    average) is refused (400), since each costs as much as a body. Other encodings are a 415 with
+    ``Accept-Encoding`` (RFC 9110, section 12.5.3); what does not decompress, or stops early, a
+    400.
 
     Args:
         app: What it wraps.
         max_body: Bytes of the decompressed body (413).
         max_ratio: Decompressed bytes for each byte received (413), once there are 64 KiB.
+
+    Raises:
+        ValueError: If a bound is below 1.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class _Inflated:
         self._taken = 0
         self._given = 0
         self._over = False
+        self._members = 1
 
     async def receive(self) -> Message:
         while not self._over:
@@ -97,6 +104,9 @@ class _Inflated:
 
     def _inflate(self) -> bytes:
         if self._inflater.eof and self._waiting:  # gzip may have several members
+            self._members += 1
+            if self._members * _MEMBER > self._taken + _PIECE:
+                raise _broken("it has too many members")
             self._inflater = zlib.decompressobj(self._window)
         if not self._waiting:
             return b""
@@ -107,9 +117,15 @@ class _Inflated:
             raise _broken("it is no such data") from None
         self._waiting = self._inflater.unconsumed_tail or self._inflater.unused_data
         self._given += len(body)
-        most = max(self._taken * self._ratio, _PIECE)
-        if self._given > self._most or self._given > most:
+        if self._given > self._most:
             raise too_large(self._most)
+        if self._given > max(self._taken * self._ratio, _PIECE):
+            raise HTTPError(
+                413,
+                "BODY_RATIO_TOO_HIGH",
+                f"At most {self._ratio:g} bytes for each byte of a compressed body",
+                headers={"Connection": "close"},
+            )
         return body
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from common.api._idempotency import Replay, replay
 from common.api._route import allowed_methods
-from common.api._state import SCOPE_KEY, RequestState, Settings, state_of
+from common.api._state import SCOPE_KEY, RequestState, Settings, ids, state_of
 from common.api._styles import ErrorRenderer, ErrorView
 from common.api._views import view_of
 from common.context import DeadlineExceeded, current, new_id, operation
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("common.api")
 
+_STARTS = frozenset(
+    {
+        "http.response.start",
+        "websocket.accept",
+        "websocket.close",
+        "websocket.http.response.start",
+    }
+)
+
 
 class ErrorMiddleware:
     """Answers what nothing further inside has answered, and logs it.
@@ -37,7 +47,8 @@ class ErrorMiddleware:
     that an `AppError` raised there gets its status, too; `common.api.install` sees to that.
 
     * Nothing sent yet: the right status and a body in the chosen style. What nobody raised on
-      purpose is a 500 which shows an ``error_id`` and nothing else.
+      purpose is a 500 which shows an ``error_id`` and nothing else; so are a cancellation that
+      nobody asked for, and a return without a response.
     * In the middle of a response: logged, then raised again, so that the server breaks the
       connection off and the client cannot take half an answer for a whole one.
     * After the response, as in a background task: logged, and reported as a failed operation.
@@ -50,6 +61,7 @@ class ErrorMiddleware:
         renderer: How errors look.
         passes: Asked before an exception nobody raised on purpose is answered; ``True`` leaves
             it to Starlette, which has debug pages and an application's own handler.
+        settings: Those of an application that may be mounted in another; they hold within.
     """
 
     def __init__(
@@ -58,8 +70,10 @@ class ErrorMiddleware:
         *,
         renderer: ErrorRenderer | None = None,
         passes: Callable[[], bool] | None = None,
+        settings: Settings | None = None,
     ) -> None:
         self.app = app
+        self._settings = settings
         self._renderer = renderer or ErrorRenderer()
         self._passes = passes or (lambda: False)
 
@@ -69,32 +83,47 @@ class ErrorMiddleware:
             return
         state = scope.get(SCOPE_KEY)
         if state is None:
-            state = RequestState(Settings())
-            send = _watched(send, state)
+            state = RequestState(self._settings or Settings())
+            receive, send = _watched(receive, send, state)
+        outer = state.settings
+        state.settings = self._settings or outer
         try:
             await self.app(scope, receive, send)
         except ClientDisconnect:
             state.gone = True  # nobody is there to be answered
         except WebSocketDisconnect:
             pass  # how a conversation ends
+        except asyncio.CancelledError as error:
+            await self._handle(_unasked(error), scope, receive, send, state)
         except Exception as error:  # noqa: BLE001 - this is where they all end
             await self._handle(_single(error, state), scope, receive, send, state)
+        else:
+            if not (state.started or state.gone):
+                nothing = RuntimeError("the application returned without a response")
+                await self._handle(nothing, scope, receive, send, state)
+        finally:
+            state.settings = outer
 
     async def _handle(
         self, error: Exception, scope: Scope, receive: Receive, send: Send, state: RequestState
     ) -> None:
+        if state.reported is error:
+            raise error  # by this layer of a mounted application
         known = view_of(error)
         if known is None and self._passes():
             state.error = error
             raise error
-        view = report(error, known, state)
-        if scope["type"] == "websocket":
+        answered = state.error is error  # by a mounted application's own handler
+        websocket = scope["type"] == "websocket"
+        view = report(error, known, state, late=state.started and not websocket)
+        if websocket:
             await deny(self._renderer, view, scope, receive, send, accepted=state.started)
         elif not state.started:
             await self._renderer.response(view)(scope, receive, send)
         elif state.complete:
-            with operation("internal", "background") as op:
-                op.fail(view.code, error=error)
+            if not answered:
+                with operation("internal", "background") as op:
+                    op.fail(view.code, error=error)
         else:
             raise error
 
@@ -126,7 +155,6 @@ def exception_handlers(renderer: ErrorRenderer) -> dict[type[Exception], Excepti
 
     async def refuse(websocket: Any, _error: Exception) -> None:
         # FastAPI's own handler sends the submitted values back as the reason.
-        logger.info("websocket refused: not valid", extra=ids())
         with suppress(RuntimeError):
             await websocket.close(code=1008, reason="The request is not valid")
 
@@ -142,18 +170,34 @@ def exception_handlers(renderer: ErrorRenderer) -> dict[type[Exception], Excepti
     return cast("dict[type[Exception], ExceptionHandler]", handlers)
 
 
-def report(error: BaseException, known: ErrorView | None, state: RequestState | None) -> ErrorView:
-    """Log an error, and return what its caller may see."""
+def report(
+    error: BaseException, known: ErrorView | None, state: RequestState | None, *, late: bool = False
+) -> ErrorView:
+    """Log an error, and return what its caller may see.
+
+    Args:
+        error: The error.
+        known: What is known of it; ``None`` if nobody raised it on purpose.
+        state: The request's.
+        late: Whether no status can tell the caller any more.
+    """
     if known is None:
         known = view_of(InternalError(error_id=new_id()))
         assert known is not None  # noqa: S101 - an InternalError always has a view
-    if known.status < 500:
+    if known.status < 400:
+        return known  # an answer, such as 304
+    if known.status < 500 and not late:
         logger.info("request refused: %d %s", known.status, known.code, extra=ids(code=known.code))
         return known
+    complete = state is not None and state.complete
     if state is not None:
-        state.error = error
+        state.reported = error
+        if not complete:
+            state.error = error
     view = known if known.error_id else replace(known, error_id=new_id())
-    when = "" if state is None or not state.started else ", after the response had started"
+    when = ""
+    if late:
+        when = ", after the response" if complete else ", in the middle of the response"
     logger.error(
         "request failed: %d %s, error_id=%s, request_id=%s%s",
         view.status,
@@ -165,17 +209,6 @@ def report(error: BaseException, known: ErrorView | None, state: RequestState | 
         extra=ids(code=view.code, error_id=view.error_id),
     )
     return view
-
-
-def ids(**more: str | None) -> dict[str, str | None]:
-    """Return what a log record carries besides its message."""
-    context = current()
-    return {
-        "request_id": context.request_id,
-        "correlation_id": context.correlation_id,
-        "trace_id": context.trace.trace_id if context.trace else None,
-        **{f"error_{name.removeprefix('error_')}": value for name, value in more.items()},
-    }
 
 
 async def deny(
@@ -201,6 +234,16 @@ def _accepted(websocket: Any) -> bool:
     return bool(websocket.application_state.value)
 
 
+def _unasked(error: asyncio.CancelledError) -> Exception:
+    """Return what a cancellation is that nobody asked for; raise one that somebody did."""
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise error
+    found = RuntimeError("what the application waited for was cancelled")
+    found.__cause__ = error
+    return found
+
+
 def _single(error: Exception, state: RequestState) -> Exception:
     """Return what lies at the bottom of wrappings that say nothing."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
@@ -212,13 +255,21 @@ def _single(error: Exception, state: RequestState) -> Exception:
     return error
 
 
-def _watched(send: Send, state: RequestState) -> Send:
-    async def watched(message: Message) -> None:
+def _watched(receive: Receive, send: Send, state: RequestState) -> tuple[Receive, Send]:
+    """Keep the state, where `RequestContextMiddleware` does not."""
+
+    async def receiving() -> Message:
+        message = await receive()
+        if message["type"] == "http.disconnect" and not state.complete:
+            state.gone = True
+        return message
+
+    async def sending(message: Message) -> None:
         kind = message["type"]
-        if kind in ("http.response.start", "websocket.accept", "websocket.close"):
+        if kind in _STARTS:
             state.started = True
         elif kind == "http.response.body" and not message.get("more_body", False):
             state.complete = True
         await send(message)
 
-    return watched
+    return receiving, sending

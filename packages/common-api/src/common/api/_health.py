@@ -118,7 +118,7 @@ class Health:
         running = self._running
         loop = asyncio.get_running_loop()
         if running is None or running.done() or running.get_loop() is not loop:
-            # In a task of its own and without the request's context: it outlives the one
+            # In a task of its own and without the request's deadline: it outlives the one
             # who asked first, if that one goes away.
             with bind(deadline=None):
                 running = self._running = loop.create_task(self._run())
@@ -143,7 +143,8 @@ class Health:
         except BaseException:
             task.cancel()
             raise
-        status: Status = "ok" if done and task.result() else "failed"
+        # A probe may also end by a cancellation that nobody here asked for.
+        status: Status = "ok" if done and not task.cancelled() and task.result() else "failed"
         if not done:
             status = "timeout"
             task.cancel()

@@ -5,20 +5,22 @@ Rules after draft-ietf-httpapi-idempotency-key-header: the same key with another
 """
 
 import hashlib
+import logging
 import re
-import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from common.api._state import header_values, settings_of, state_of
+from common.api._idempotency_store import Claim, StoredResponse
+from common.api._state import RequestState, header_values, settings_of, state_of
 from common.api._views import HTTPError
 from common.context import new_id
+
+logger = logging.getLogger("common.api")
 
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "Idempotency-Replayed"
@@ -31,134 +33,6 @@ _CREDENTIALS = frozenset({b"authorization", b"cookie", b"x-api-key"})
 _NOT_DONE = frozenset({401, 403, 404, 408, 409, 412, 413, 415, 421, 422, 425, 428, 429})
 # Of the connection, or of the very request that is answered.
 _NOT_STORED = frozenset({b"connection", b"date", b"set-cookie", b"transfer-encoding"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredResponse:
-    """The answer that is given again."""
-
-    status: int
-    headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A request that took a key.
-
-    Attributes:
-        key: Digest of caller, route and key.
-        token: Tells this claim from a later one of the same key.
-        fingerprint: Digest of the request.
-    """
-
-    key: str
-    token: str
-    fingerprint: str
-
-
-class IdempotencyStore(Protocol):
-    """The port: where keys and answers are kept. Every method is atomic."""
-
-    async def claim(self, claim: Claim, /) -> Claim | StoredResponse | None:
-        """Take a key.
-
-        Returns:
-            ``None`` if it was free and is the claim's now; the answer if the same request was
-            answered; otherwise the claim that has it, whose fingerprint tells whether it is
-            the same request, still under way, or another one.
-        """
-        ...
-
-    async def store(self, claim: Claim, response: StoredResponse, /) -> None:
-        """Keep the answer, if the key is still the claim's."""
-        ...
-
-    async def release(self, claim: Claim, /) -> None:
-        """Give the key back, if it is still the claim's."""
-        ...
-
-
-@dataclass(slots=True)
-class _Entry:
-    claim: Claim
-    response: StoredResponse | None
-    expires: float
-
-
-class MemoryIdempotencyStore:
-    """An `IdempotencyStore` within one process, for tests and single instances.
-
-    Args:
-        ttl: Seconds that an answer is kept.
-        claim_ttl: Seconds after which a claim without an answer is given up, as after a crash.
-            Longer than any request takes.
-        max_entries: How many keys are kept; beyond, the oldest answers go first. With as many
-            requests under way, new ones are refused (503).
-        max_bytes: Bytes of all bodies kept; beyond, the oldest answers go first.
-    """
-
-    def __init__(
-        self,
-        *,
-        ttl: float = 86_400.0,
-        claim_ttl: float = 300.0,
-        max_entries: int = 10_000,
-        max_bytes: int = 64 * 1024 * 1024,
-    ) -> None:
-        if ttl <= 0 or claim_ttl <= 0 or max_entries < 1 or max_bytes < 1:
-            raise ValueError("ttl, claim_ttl, max_entries and max_bytes: give numbers above 0")
-        self._ttl = ttl
-        self._claim_ttl = claim_ttl
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
-
-    async def claim(self, claim: Claim, /) -> Claim | StoredResponse | None:
-        """Take a key; see `IdempotencyStore.claim`."""
-        now = time.monotonic()
-        entry = self._entries.get(claim.key)
-        if entry is not None and entry.expires > now:
-            if entry.response is not None and entry.claim.fingerprint == claim.fingerprint:
-                return entry.response
-            return entry.claim
-        self._drop(claim.key)
-        if len(self._entries) >= self._max_entries and not self._drop_oldest(now):
-            raise HTTPError(503, "IDEMPOTENCY_STORE_FULL", "Too many requests are under way")
-        self._entries[claim.key] = _Entry(claim, None, now + self._claim_ttl)
-        return None
-
-    async def store(self, claim: Claim, response: StoredResponse, /) -> None:
-        """Keep the answer, if the key is still the claim's."""
-        entry = self._entries.get(claim.key)
-        if entry is not None and entry.claim.token == claim.token:
-            now = time.monotonic()
-            entry.response = response
-            entry.expires = now + self._ttl
-            self._entries.move_to_end(claim.key)
-            self._bytes += len(response.body)
-            while self._bytes > self._max_bytes and self._drop_oldest(now):
-                pass
-
-    async def release(self, claim: Claim, /) -> None:
-        """Give the key back, if it is still the claim's."""
-        entry = self._entries.get(claim.key)
-        if entry is not None and entry.claim.token == claim.token:
-            self._drop(claim.key)
-
-    def _drop_oldest(self, now: float) -> bool:
-        """Forget the oldest answer, or a claim that was given up; return whether there is one."""
-        for key, entry in self._entries.items():
-            if entry.response is not None or entry.expires <= now:
-                self._drop(key)
-                return True
-        return False
-
-    def _drop(self, key: str) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None and entry.response is not None:
-            self._bytes -= len(entry.response.body)
 
 
 class Replay(Exception):  # noqa: N818 - no error: the answer is there already
@@ -174,7 +48,11 @@ class IdempotencyMiddleware:
 
     Stored are answers below 500, apart from those that say that nothing was done (such as 401,
     409, 422, 429), of up to 1 MiB. After any other answer the key is free again. A request that
-    was cancelled may have had its effect: its key stays taken until the claim's time is up.
+    was cancelled, or whose client went away, may have had its effect: its key stays taken until
+    the claim's time is up. So it does when the store fails; that is logged, and the answer sent.
+
+    The stored answer is the one that left this layer: what is further inside, such as the
+    application's own middleware, does not change it a second time.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -185,24 +63,38 @@ class IdempotencyMiddleware:
         if scope["type"] != "http" or state is None or not _keys(scope):
             await self.app(scope, receive, send)
             return
-        recorder = _Recorder(scope, send)
+        recorder = _Recorder(scope, state, receive, send)
         try:
-            await self.app(scope, receive, recorder.send)
+            await self.app(scope, recorder.receive, recorder.send)
+        except ClientDisconnect:
+            raise
         except Exception:
             await recorder.give_back()
             raise
 
 
 class _Recorder:
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, state: RequestState, receive: Receive, send: Send) -> None:
         self._scope = scope
+        self._state = state
+        self._receive = receive
         self._send = send
         self._start: Message | None = None
         self._body: bytearray | None = bytearray()
+        self._digest = state.digest = hashlib.sha256()
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._digest.update(message.get("body", b""))
+        return message
 
     async def send(self, message: Message) -> None:
-        state = state_of(self._scope)
-        if state is not None and state.claim is not None:
+        state = self._state
+        if state.replay is not None:
+            await self._again(state.replay, message)
+            return
+        if state.claim is not None:
             if message["type"] == "http.response.start":
                 self._start = message
             elif message["type"] == "http.response.body":
@@ -210,14 +102,33 @@ class _Recorder:
                 if not message.get("more_body", False):
                     claim, state.claim = state.claim, None
                     # Before the last byte: whoever has seen the answer gets it again.
-                    await self._keep(claim)
+                    try:
+                        await self._keep(claim)
+                    except Exception as error:  # noqa: BLE001 - it was done: better its answer than none
+                        _log_failure(error)
         await self._send(message)
 
+    async def _again(self, stored: StoredResponse, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in stored.headers}
+            more = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
+            headers = [*stored.headers, *more]
+            await self._send({**message, "status": stored.status, "headers": headers})
+        elif not message.get("more_body", False):
+            await self._send({"type": "http.response.body", "body": stored.body})
+
     async def give_back(self) -> None:
-        state = state_of(self._scope)
-        store = settings_of(self._scope).idempotency
-        if state is not None and store is not None and state.claim is not None:
+        state = self._state
+        if state.claim is not None:
             claim, state.claim = state.claim, None
+            try:
+                await self._release(claim)
+            except Exception as error:  # noqa: BLE001 - why we are here matters more
+                _log_failure(error)
+
+    async def _release(self, claim: Claim) -> None:
+        store = settings_of(self._scope).idempotency
+        if store is not None:
             await store.release(claim)
 
     def _add(self, body: bytes) -> None:
@@ -233,7 +144,7 @@ class _Recorder:
             return
         status = start["status"]
         if status >= 500 or status in _NOT_DONE or self._body is None:
-            await store.release(claim)
+            await self._release(claim)
             return
         headers = tuple(
             (bytes(name), bytes(value))
@@ -242,6 +153,12 @@ class _Recorder:
         )
         response = StoredResponse(status=status, headers=headers, body=bytes(self._body))
         await store.store(claim, response)
+
+
+def _log_failure(error: Exception) -> None:
+    logger.error(
+        "the idempotency store failed: the key stays taken until its time is up", exc_info=error
+    )
 
 
 async def replay(_request: Request, error: Replay) -> Response:
@@ -305,14 +222,15 @@ def idempotent(
         claim = Claim(
             key=_digest(str(who), request.method, request.scope["path"], key),
             token=new_id(),
-            fingerprint=hashlib.sha256(
-                request.scope["query_string"] + b"\n" + await request.body()
-            ).hexdigest(),
+            fingerprint=_digest(
+                request.scope["query_string"].decode("latin-1"), await _digest_of_body(request)
+            ),
         )
         taken = await store.claim(claim)
         if taken is None:
             state.claim = claim
         elif isinstance(taken, StoredResponse):
+            state.replay = taken
             raise Replay(taken)
         elif taken.fingerprint == claim.fingerprint:
             raise HTTPError(
@@ -329,6 +247,17 @@ def idempotent(
             )
 
     return claimed
+
+
+async def _digest_of_body(request: Request) -> str:
+    try:
+        body = await request.body()
+    except RuntimeError:  # FastAPI has read it already, as a form: to its end
+        state = state_of(request.scope)
+        if state is None or state.digest is None:
+            raise
+        return state.digest.hexdigest()
+    return hashlib.sha256(body).hexdigest()
 
 
 def _keys(scope: Scope) -> list[str]:

@@ -18,8 +18,9 @@ from starlette.routing import Host, Mount
 from common.api._deadline import DeadlineMiddleware
 from common.api._decompress import DecompressMiddleware
 from common.api._errors import ErrorMiddleware, exception_handlers
+from common.api._health import Health
 from common.api._hosts import TrustedHostsMiddleware
-from common.api._idempotency import IdempotencyMiddleware, IdempotencyStore
+from common.api._idempotency import IdempotencyMiddleware
 from common.api._ids import RequestContextMiddleware
 from common.api._limits import Limits, LimitsMiddleware
 from common.api._openapi import document_errors
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp
 
-    from common.api._health import Health
+    from common.api._idempotency_store import IdempotencyStore
     from common.api._ids import InboundIds
 
 _INSTALLED = "_common_api"
@@ -98,6 +99,7 @@ def install(
     Raises:
         RuntimeError: If it was installed before, or the application has started.
         ValueError: If an argument cannot be; see there.
+        TypeError: If an argument is of another kind than it has to be.
     """
     if hasattr(app.state, _INSTALLED):
         raise RuntimeError("install() was called for this app before: call it once")
@@ -105,15 +107,26 @@ def install(
         raise RuntimeError("the app has started: call install() when making it")
     if default_deadline is not None and deadline is None:
         raise ValueError("default_deadline needs deadline, the longest one allowed")
+    for name, value, kind in (
+        ("health", health, Health),
+        ("limits", limits, Limits),
+        ("cors", cors, Cors),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{name}={value!r}: give a {kind.__name__}(...), or None")
+    if idempotency is not None and not callable(getattr(idempotency, "claim", None)):
+        raise TypeError(f"idempotency={idempotency!r}: give a store, as MemoryIdempotencyStore()")
     trusted = proxies if isinstance(proxies, TrustedProxies) else TrustedProxies(proxies)
     renderer = ErrorRenderer(errors, problem_types=problem_types)
-    settings = Settings(service=service, proxies=trusted, idempotency=idempotency)
+    settings = Settings(
+        service=service, proxies=trusted, idempotency=idempotency, renderer=renderer
+    )
 
     stack = [
         # Outside of the errors, which pages must be able to read, too.
         cors and cors.middleware(),
         security_headers and Middleware(SecurityHeadersMiddleware, proxies=trusted),
-        Middleware(ErrorMiddleware, renderer=renderer, passes=_passing(app)),
+        Middleware(ErrorMiddleware, renderer=renderer, passes=_passing(app), settings=settings),
         Middleware(
             ProbesMiddleware, health=health, metrics=metrics, service=service, version=version
         ),

@@ -121,10 +121,13 @@ class LimitsMiddleware:
     def _check_length(self, scope: Scope) -> bool:
         """Return whether there is a body to watch."""
         lengths = header_values(scope["headers"], b"content-length")
+        encodings = header_values(scope["headers"], b"transfer-encoding")
         if not lengths:
-            return bool(header_values(scope["headers"], b"transfer-encoding")) or scope[
-                "http_version"
-            ] not in ("1.0", "1.1")
+            return bool(encodings) or scope["http_version"] not in ("1.0", "1.1")
+        if encodings:  # the first step of smuggling (RFC 9112, section 6.1); h11 lets it through
+            raise _refusal(
+                400, "BODY_FRAMING_INVALID", "Send Content-Length or Transfer-Encoding, not both"
+            )
         if len(set(lengths)) > 1 or not (lengths[0].isascii() and lengths[0].isdigit()):
             raise _refusal(400, "CONTENT_LENGTH_INVALID", "Content-Length must be one number")
         length = lengths[0].lstrip("0")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from common.api._styles import ErrorStyle
 
 _METHODS = frozenset({"delete", "get", "head", "options", "patch", "post", "put", "trace"})
+_PLACE = "#/components/schemas/"
 _FASTAPI = frozenset({"HTTPValidationError", "ValidationError"})
 
 
@@ -41,27 +42,52 @@ def document_errors(app: FastAPI, style: ErrorStyle) -> Callable[[], dict[str, A
 def _document(schema: dict[str, Any], style: ErrorStyle) -> None:
     model: type[BaseModel] = Problem if style == "problem" else ErrorResponse
     media_type = "application/problem+json" if style == "problem" else "application/json"
-    reference = "#/components/schemas/{model}"
-    described = model.model_json_schema(mode="serialization", ref_template=reference)
+    described = model.model_json_schema(mode="serialization", ref_template=_PLACE + "{model}")
     parts = described.pop("$defs", {})
     schemas: dict[str, Any] = schema.setdefault("components", {}).setdefault("schemas", {})
-    name = model.__name__
-    for part, content in {**parts, name: described}.items():
-        schemas.setdefault(part, content)
-    content = {media_type: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    parts[model.__name__] = described
+    parts = {part: _renamed(content, {}) for part, content in parts.items()}
+    names = {part: _free(part, schemas, content) for part, content in parts.items()}
+    for part, content in parts.items():
+        schemas[names[part]] = _renamed(content, names)
+    body = {media_type: {"schema": {"$ref": _PLACE + names[model.__name__]}}}
     for path in schema.get("paths", {}).values():
         for method, operation in path.items():
             if method not in _METHODS:
                 continue
             responses = operation.setdefault("responses", {})
-            responses.setdefault("default", {"description": "Error", "content": content})
+            responses.setdefault("default", {"description": "Error", "content": body})
             if _is_fastapis(responses.get("422")):
-                responses["422"] = {"description": "Validation Error", "content": content}
+                responses["422"] = {"description": "Validation Error", "content": body}
     text = str(schema.get("paths", {}))
     for unused in _FASTAPI:
         # FastAPI's ValidationError is referred to by its HTTPValidationError only.
         if f"#/components/schemas/{unused}'" not in text and _is_model(schemas.get(unused)):
             del schemas[unused]
+
+
+def _free(name: str, schemas: dict[str, Any], content: dict[str, Any]) -> str:
+    """Return a name that no other model of the application has."""
+    while schemas.get(name, content) != content:
+        name = f"Common{name}"
+    return name
+
+
+def _renamed(schema: Any, names: dict[str, str]) -> Any:
+    """Return it with the references renamed, and without null defaults, as FastAPI writes it."""
+    if isinstance(schema, list):
+        return [_renamed(each, names) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {
+        key: _renamed(value, names)
+        for key, value in schema.items()
+        if not (key == "default" and value is None)
+    }
+    if "$ref" in found:
+        name = str(found["$ref"]).removeprefix(_PLACE)
+        found["$ref"] = _PLACE + names.get(name, name)
+    return found
 
 
 def _is_fastapis(response: Any) -> bool:

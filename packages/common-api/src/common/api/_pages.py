@@ -54,7 +54,7 @@ class Pagination(_Page):
         self.offset = offset
         self._by_offset = "offset" in request.query_params
 
-    def links(self, *, total: int | None = None, has_next: bool = False) -> dict[str, str]:
+    def links(self, *, total: int | None = None, has_next: bool | None = None) -> dict[str, str]:
         """Return ``self``, ``first``, ``prev``, ``next`` and ``last``, as far as there are any.
 
         They keep the query string, and lead where the client came from: by ``root_path``, and
@@ -62,16 +62,19 @@ class Pagination(_Page):
 
         Args:
             total: How many there are in all, if that is known.
-            has_next: Whether more follow.
+            has_next: Whether more follow; by default told by ``total``.
         """
         offset, limit = self.offset, self.limit
         found = {"self": self._to(offset), "first": self._to(0)}
-        if offset > 0:
-            found["prev"] = self._to(max(offset - limit, 0))
-        if has_next:
-            found["next"] = self._to(offset + limit)
+        before = offset - limit
         if total is not None:
-            found["last"] = self._to(max(-(-total // limit) - 1, 0) * limit)
+            last = max(-(-total // limit) - 1, 0) * limit
+            before = min(before, last)  # from beyond the end back to where something is
+            found["last"] = self._to(last)
+        if offset > 0:
+            found["prev"] = self._to(max(before, 0))
+        if has_next if has_next is not None else total is not None and offset + limit < total:
+            found["next"] = self._to(offset + limit)
         return found
 
     def _to(self, offset: int) -> str:

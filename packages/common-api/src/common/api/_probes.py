@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -37,6 +38,9 @@ class ProbesMiddleware:
         metrics: Where metrics come from; without it ``/metrics`` is the application's.
         service: This service's name.
         version: This service's version.
+
+    Raises:
+        TypeError: If ``metrics`` is no plain function.
     """
 
     def __init__(
@@ -48,6 +52,9 @@ class ProbesMiddleware:
         service: str | None = None,
         version: str | None = None,
     ) -> None:
+        given: object = metrics
+        if given is not None and (not callable(given) or inspect.iscoroutinefunction(given)):
+            raise TypeError("metrics: give a plain function that returns (bytes, content type)")
         self.app = app
         self._health = health or Health()
         self._metrics = metrics

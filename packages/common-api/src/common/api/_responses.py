@@ -6,9 +6,11 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from common.api._pages import Cursor, Pagination
-from common.api._styles import ErrorRenderer
+from common.api._state import settings_of
+from common.api._styles import ErrorRenderer, ErrorView
 from common.api._views import view_of
 from common.context import current
 from common.errors import AppError
@@ -180,13 +182,34 @@ def cursor_response(
     )
 
 
+class _ErrorAnswer(Response):
+    """Takes on the style that the application chose, which only the request knows."""
+
+    def __init__(self, view: ErrorView) -> None:
+        shown = ErrorRenderer().response(view)
+        super().__init__(shown.body, shown.status_code)
+        self.raw_headers = shown.raw_headers
+        self._view = view
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        renderer = settings_of(scope).renderer
+        if renderer is not None:
+            shown = renderer.response(self._view)
+            self.body = shown.body
+            for name in ("content-type", "content-length"):
+                self.headers[name] = shown.headers[name]
+        await super().__call__(scope, receive, send)
+
+
 def error_response(error: AppError, *, renderer: ErrorRenderer | None = None) -> Response:
     """Return the response for an error without raising it; raising is the usual way.
 
+    Nothing is logged.
+
     Args:
         error: The error.
-        renderer: How errors look; the envelope by default.
+        renderer: How errors look; by default as `install` was told, or else the envelope.
     """
     view = view_of(error)
     assert view is not None  # noqa: S101 - an AppError always has a view
-    return (renderer or ErrorRenderer()).response(view)
+    return _ErrorAnswer(view) if renderer is None else renderer.response(view)

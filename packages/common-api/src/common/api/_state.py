@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from common.api._proxies import TrustedProxies
+from common.context import current
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.types import Scope
 
-    from common.api._idempotency import Claim, IdempotencyStore
+    from common.api._idempotency_store import Claim, IdempotencyStore, StoredResponse
+    from common.api._styles import ErrorRenderer
 
 SCOPE_KEY = "common.api"
 
@@ -24,16 +26,28 @@ class Settings:
     service: str | None = None
     proxies: TrustedProxies = field(default_factory=TrustedProxies)
     idempotency: IdempotencyStore | None = None
+    renderer: ErrorRenderer | None = None
+
+
+class Digest(Protocol):
+    """A hash that is fed piece by piece, as `hashlib` makes them."""
+
+    def hexdigest(self) -> str:
+        """Return it in hexadecimal."""
+        ...
 
 
 class RequestState:
     """Lives in the scope under `SCOPE_KEY` for one request.
 
     Attributes:
-        settings: The application's.
+        settings: The application's; within a mounted one that has its own, those.
         route: Template that stands in for the route's, where no router is asked.
         error: What went wrong, for the operation.
+        reported: What stands in the log already.
         claim: The idempotency key this request holds.
+        digest: Of the body as far as it was read, if the request has an idempotency key.
+        replay: The stored answer that this request gets.
         started: Whether the response has started.
         complete: Whether the last byte of the response was handed to the server.
         gone: Whether the client went away before that.
@@ -42,7 +56,10 @@ class RequestState:
     # Of the class until they change: making a request's state should cost little.
     route: str | None = None
     error: BaseException | None = None
+    reported: BaseException | None = None
     claim: Claim | None = None
+    digest: Digest | None = None
+    replay: StoredResponse | None = None
     started = False
     complete = False
     gone = False
@@ -66,3 +83,14 @@ def settings_of(scope: Scope) -> Settings:
 def header_values(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> list[str]:
     """Return all values of a header; the name in lower case, as ASGI has them."""
     return [value.decode("latin-1") for key, value in headers if key == name]
+
+
+def ids(**more: str | None) -> dict[str, str | None]:
+    """Return what a log record carries besides its message."""
+    context = current()
+    return {
+        "request_id": context.request_id,
+        "correlation_id": context.correlation_id,
+        "trace_id": context.trace.trace_id if context.trace else None,
+        **{f"error_{name.removeprefix('error_')}": value for name, value in more.items()},
+    }

@@ -91,12 +91,13 @@ def _app_error(error: AppError) -> ErrorView:
 def _http_exception(error: HTTPException) -> ErrorView:
     detail = cast("object", error.detail)  # FastAPI takes anything
     code = getattr(error, "code", None)
-    text = detail if isinstance(detail, str) and detail else status_phrase(error.status_code)
+    # Safe: some texts cannot be written, such as those with lone surrogates.
+    text = json_safe(detail) if isinstance(detail, str) else None
     details = {} if detail is None or isinstance(detail, str) else json_safe(detail)
     return ErrorView(
         status=error.status_code,
         code=code if isinstance(code, str) and valid_id(code) else status_code(error.status_code),
-        message=text,
+        message=str(text or status_phrase(error.status_code)),
         details=details if isinstance(details, dict) else {"detail": details},
         headers=dict(error.headers or {}),
     )
@@ -134,6 +135,8 @@ def _kind(error: Mapping[str, Any]) -> str:
 
 
 def _message(error: Mapping[str, Any]) -> str:
+    if error.get("type") == "json_invalid":
+        return "The body is no JSON"
     facts = error.get("ctx") or {}
     if error.get("type") in _KNOWN and _ABOUT_THE_RULE.issuperset(facts):
         return str(error.get("msg"))[:512]

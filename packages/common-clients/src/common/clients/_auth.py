@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from common.clients._checks import fits
+from common.clients._headers import OURS
 from common.errors import InternalError
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class ServiceKey:
 
     def __post_init__(self) -> None:
         _refuse_bad("key", self.key)
-        if not _NAME.fullmatch(self.header):
-            raise ValueError(f"header={self.header!r} is no header name: use one like 'X-API-Key'")
+        if not fits(_NAME, self.header) or self.header.lower() in OURS:
+            raise ValueError(f"header={self.header!r} cannot be used: give one like 'X-API-Key'")
 
     async def header_field(self) -> tuple[str, str]:
         """Return the header's name and value."""

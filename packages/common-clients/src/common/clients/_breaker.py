@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
 
-from common.clients._checks import count, finite, share
+from common.clients._checks import count, finite, no_generator, share
 from common.clients._errors import REFUSALS
 from common.clients._window import Window
 from common.context import DeadlineExceeded, operation, remaining
@@ -213,6 +213,7 @@ class Breaker:
         self, function: Callable[P, Awaitable[T]], /
     ) -> Callable[P, Coroutine[Any, Any, T]]:
         """Decorate a coroutine function."""
+        no_generator(function)
 
         @wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -327,7 +328,7 @@ class Breaker:
 
     def _refusal(self) -> CircuitOpenError:
         return CircuitOpenError(
-            f"{self.name} is not called for now: too many calls failed",
+            f"{self.name} is not called for now: too many calls failed or were slow",
             service=self.name,
             service_name=self.name,
             failure_count=self._failures,

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from common.clients._checks import count, finite
+from common.clients._checks import count, finite, no_generator
 from common.clients._errors import BulkheadFullError
 from common.context import DeadlineExceeded, remaining
 
@@ -113,6 +113,7 @@ class Bulkhead:
         self, function: Callable[P, Awaitable[T]], /
     ) -> Callable[P, Coroutine[Any, Any, T]]:
         """Decorate a coroutine function."""
+        no_generator(function)
 
         @wraps(function)
         async def bounded(*args: P.args, **kwargs: P.kwargs) -> T:

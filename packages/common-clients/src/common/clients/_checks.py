@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import re
+    from collections.abc import Callable
 
 
 def fits(pattern: re.Pattern[str], value: object) -> bool:
@@ -39,3 +41,13 @@ def count(field: str, value: object, *, least: int = 1) -> None:
     """Refuse what is no whole number, or too small."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{field}={value!r}: give a whole number of at least {least}")
+
+
+def no_generator(function: Callable[..., object]) -> None:
+    """Refuse to decorate an async generator function: it has no single answer, and no one end.
+
+    Raises:
+        TypeError: Saying what to decorate.
+    """
+    if inspect.isasyncgenfunction(function):
+        raise TypeError("an async generator has no single answer: decorate what it calls")

@@ -10,10 +10,9 @@ from common.clients._auth import ServiceKey, ServiceToken
 from common.clients._breaker import Breaker
 from common.clients._bulkhead import Bulkhead
 from common.clients._checks import count, finite
-from common.clients._config import ClientConfig, Limits, parse_base_url
+from common.clients._config import ClientConfig, Limits, check_tls, parse_base_url
 from common.clients._errors import ClientClosedError
 from common.clients._guard import Guard
-from common.clients._headers import Headers
 from common.clients._hedge import race
 from common.clients._limit import Limit
 from common.clients._request import Outgoing, RequestOptions
@@ -25,6 +24,7 @@ from common.context import current, inject, operation, remaining
 from common.errors import AppError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import TracebackType
     from typing import Self
@@ -71,9 +71,12 @@ class ServiceClient(Verbs):
         try_timeout: Seconds; see `ClientConfig`.
         connect_timeout: Seconds; see `ClientConfig`.
         follow_redirects: How many in a row; by default none.
+        tls: For ``https``: whom to trust (authorities of one's own) and with which certificate
+            to answer (mutual TLS), as of ``ssl.create_default_context``; ``None``: certifi's
+            public authorities.
         transport: In place of sockets: an ``httpx.AsyncBaseTransport`` such as
-            ``httpx.ASGITransport(app)``, or ``httpx.AsyncHTTPTransport`` with a TLS context or
-            proxy of its own. The client closes it.
+            ``httpx.ASGITransport(app)``, or ``httpx.AsyncHTTPTransport`` with a proxy of its
+            own. The client closes it.
 
     Raises:
         ValueError: If an option cannot work, naming it and the fix.
@@ -108,6 +111,7 @@ class ServiceClient(Verbs):
         try_timeout: float | None = None,
         connect_timeout: float = 2.0,
         follow_redirects: int = 0,
+        tls: ssl.SSLContext | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.config = ClientConfig(
@@ -133,6 +137,11 @@ class ServiceClient(Verbs):
             "server.address": self._base.hostname or "",
             "server.port": self._base.port or (443 if self._base.scheme == "https" else 80),
         }
+        if transport is not None and not hasattr(transport, "handle_async_request"):
+            raise ValueError("transport: give an httpx.AsyncBaseTransport, or leave it out")
+        if tls is not None:
+            check_tls(tls, self._base.scheme, transport)
+        self._tls = tls
         self._transport = transport
         self._exchange: Exchange | None = None
         self._running: set[Limit] = set()
@@ -146,6 +155,7 @@ class ServiceClient(Verbs):
         auth: ServiceKey | ServiceToken | None = None,
         retry: Retry | bool = True,
         breaker: Breaker | bool = True,
+        tls: ssl.SSLContext | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> Self:
         """Return a client of a service that is described by a `ClientConfig`."""
@@ -160,6 +170,7 @@ class ServiceClient(Verbs):
             try_timeout=config.try_timeout,
             connect_timeout=config.connect_timeout,
             follow_redirects=config.follow_redirects,
+            tls=tls,
             transport=transport,
         )
 
@@ -172,14 +183,18 @@ class ServiceClient(Verbs):
         self._state = "opening"
         try:
             # Importing httpx and loading certificates takes some 100 ms.
-            exchange = await asyncio.to_thread(_exchange, self.config, self._transport)
+            exchange = await asyncio.to_thread(_exchange, self.config, self._transport, self._tls)
             await exchange.transport.__aenter__()
         except BaseException:
             self._state = "closed"
+            if self._transport is not None:
+                await self._transport.aclose()
             raise
         if self._closed():  # meanwhile
             await exchange.transport.__aexit__(None, None, None)
-            raise ClientClosedError(f"the client of {self.config.service} was closed")
+            raise ClientClosedError(
+                f"the client of {self.config.service} was closed", service=self.config.service
+            )
         self._exchange = exchange
         self._state = "open"
         return self
@@ -249,12 +264,15 @@ class ServiceClient(Verbs):
             await held.enter_async_context(place)
             limit.only_inbound()
             exchange = self._open_exchange()
-            yield StreamedResponse(
+            streamed = StreamedResponse(
                 response.status_code,
-                Headers(response.headers.multi_items()),
+                exchange.headers(response),
                 lambda: exchange.pieces(response, max_bytes),
                 service=self.config.service,
+                check_open=self._open_exchange,
             )
+            held.callback(streamed.leave)
+            yield streamed
 
     async def _send(
         self, method: str, template: str, options: RequestOptions, into: type[T] | None
@@ -296,12 +314,14 @@ class ServiceClient(Verbs):
 
         async def hedged() -> T:
             assert hedge is not None  # noqa: S101
+            if policy.budget is None:
+                hedge.budget.deposit()  # else it is the one that `run` keeps
             return await race(once, hedge, policy.budget or hedge.budget)
 
         return await run(
             once if hedge is None else hedged,
             policy,
-            lambda error: outgoing.repeatable and policy.wants(error),
+            lambda error: outgoing.repeatable and not limit.stopped and policy.wants(error),
             f"{outgoing.method} {outgoing.template}",
         )
 
@@ -341,8 +361,8 @@ class ServiceClient(Verbs):
     ) -> Response:
         async with self.bulkhead:
             exchange = self._open_exchange()
-            async with self._guarded(limit):
-                opened = await exchange.open(outgoing, _timed(headers), _idle())
+            async with self._guarded(limit, outgoing):
+                opened = await exchange.open(outgoing, self._timed(headers), _idle())
                 most = self.config.limits.max_response_bytes
                 response = await exchange.read(outgoing, opened, most)
         op.set({"http.response.status_code": response.status})
@@ -354,20 +374,30 @@ class ServiceClient(Verbs):
         async with AsyncExitStack() as held:
             await held.enter_async_context(self.bulkhead)
             exchange = self._open_exchange()
-            async with self._guarded(limit):
-                opened = await exchange.open(outgoing, _timed(headers), limit.seconds)
+            async with self._guarded(limit, outgoing):
+                # `timeout` is for its beginning: told of it, the other side would end it.
+                if limit.callers is not None:
+                    headers = _told(headers, limit.callers)
+                opened = await exchange.open(outgoing, headers, limit.seconds)
             held.push_async_callback(opened.aclose)
             op.set({"http.response.status_code": opened.status_code})
             return opened, held.pop_all()
 
-    def _guarded(self, limit: Limit) -> Guard:
-        return Guard(self.config, self.breaker, limit)
+    def _guarded(self, limit: Limit, outgoing: Outgoing) -> Guard:
+        return Guard(self.config, self.breaker, limit, outgoing)
+
+    def _timed(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        left = remaining() or 0.0
+        one = self.config.try_timeout
+        return _told(headers, left if one is None else min(left, one))
 
 
-def _exchange(config: ClientConfig, transport: httpx.AsyncBaseTransport | None) -> Exchange:
+def _exchange(
+    config: ClientConfig, transport: httpx.AsyncBaseTransport | None, tls: ssl.SSLContext | None
+) -> Exchange:
     from common.clients._exchange import Exchange  # noqa: PLC0415 - imports httpx
 
-    return Exchange(config, transport)
+    return Exchange(config, transport, tls)
 
 
 def _idle() -> float:
@@ -375,8 +405,8 @@ def _idle() -> float:
     return (remaining() or 0.0) + 1.0
 
 
-def _timed(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [*headers, (REQUEST_TIMEOUT_HEADER, f"{max(remaining() or 0.0, 0.001):.3f}")]
+def _told(headers: list[tuple[str, str]], seconds: float) -> list[tuple[str, str]]:
+    return [*headers, (REQUEST_TIMEOUT_HEADER, f"{max(seconds, 0.001):.3f}")]
 
 
 def _chosen(value: object, kind: type[T], default: Callable[[], T], field: str) -> T | None:

@@ -9,7 +9,8 @@ from urllib.parse import SplitResult, urlsplit
 from common.clients._checks import count, finite, fits
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
-HOST = re.compile(r"(?!.*\.\.)[a-z0-9_][a-z0-9._-]{0,252}|[0-9a-f]{0,4}:[0-9a-f:.]+")
+_LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"  # RFC 1035, section 2.3.4
+HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*\.?|[0-9a-f]{{0,4}}:[0-9a-f:.]+")
 _ODD = re.compile(r"[^\x21-\x7e]|\\")
 
 
@@ -113,3 +114,19 @@ def parse_base_url(url: object) -> SplitResult:
     ):
         raise ValueError("base_url: its path has '.', '..' or an encoded '/': write it out")
     return parts
+
+
+def check_tls(tls: object, scheme: str, transport: object) -> None:
+    """Refuse what is no TLS context, or one that would never be used.
+
+    Raises:
+        ValueError: Saying what to give in its place.
+    """
+    import ssl  # noqa: PLC0415 - not every client needs it
+
+    if not isinstance(tls, ssl.SSLContext):
+        raise ValueError("tls: give an ssl.SSLContext, as of ssl.create_default_context(cafile=…)")  # noqa: TRY004 - as all other fields
+    if transport is not None:
+        raise ValueError("tls: the given transport= does not use it; give it to that one")
+    if scheme != "https":
+        raise ValueError("tls: base_url begins with http://, so it would never be used")

@@ -5,14 +5,66 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator
 
     from common.clients._config import ClientConfig
+
+
+class Connection(httpx.AsyncHTTPTransport):
+    """A pool for one connection, which ends with it.
+
+    Args:
+        tls: See `Connections`.
+        idle_seconds: How long it is of use after a request.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, idle_seconds: float) -> None:
+        limits = httpx.Limits(
+            max_connections=1, max_keepalive_connections=1, keepalive_expiry=idle_seconds
+        )
+        super().__init__(verify=tls, trust_env=False, limits=limits)
+        self._socket: Any = None
+
+    @property
+    def left_over(self) -> bool:
+        """Whether more came than the answer, or that cannot be told.
+
+        What is behind an answer, such as a body sent with that to HEAD, would be taken for the
+        answer to the next request. httpcore lets that happen, and has no public way to see it.
+        """
+        try:
+            pool: Any = self._pool
+            return any(each._connection._h11_state.trailing_data[0] for each in pool.connections)  # noqa: SLF001
+        except AttributeError:
+            return True
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request."""
+        if request.url.scheme == "https":
+            request.extensions["trace"] = self._traced
+        return await super().handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close it, and the socket too if it was cancelled before TLS was there.
+
+        httpcore then forgets the socket, and it would stay open as long as the other side is.
+        """
+        try:
+            await super().aclose()
+        finally:
+            if self._socket is not None:
+                await self._socket.aclose()
+
+    async def _traced(self, event: str, facts: dict[str, Any]) -> None:
+        # https://www.encode.io/httpcore/extensions/#trace
+        if event == "connection.connect_tcp.complete":
+            self._socket = facts["return_value"]
 
 
 class Connections(httpx.AsyncBaseTransport):
@@ -25,15 +77,16 @@ class Connections(httpx.AsyncBaseTransport):
 
     Args:
         config: Of the client.
+        tls: Whom to trust, and with which certificate to answer; ``None``: public authorities.
     """
 
-    def __init__(self, config: ClientConfig) -> None:
+    def __init__(self, config: ClientConfig, tls: ssl.SSLContext | None = None) -> None:
         self._limits = config.limits
         # Only configuration reads the environment.
-        self._tls = httpx.create_ssl_context(trust_env=False)
+        self._tls = tls or httpx.create_ssl_context(trust_env=False)
         self._home = _origin(httpx.URL(config.base_url))
-        self._idle: deque[tuple[float, httpx.AsyncHTTPTransport]] = deque()
-        self._busy: set[httpx.AsyncHTTPTransport] = set()
+        self._idle: deque[tuple[float, Connection]] = deque()
+        self._busy: set[Connection] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -58,38 +111,31 @@ class Connections(httpx.AsyncBaseTransport):
         while self._closing:
             await asyncio.wait(self._closing)
 
-    async def give_back(self, connection: httpx.AsyncHTTPTransport, *, keep: bool) -> None:
+    async def give_back(self, connection: Connection, *, keep: bool) -> None:
         """Keep a connection for later, or close it."""
-        if not keep or len(self._idle) >= self._limits.max_idle_connections:
+        full = len(self._idle) >= self._limits.max_idle_connections
+        if not keep or full or connection.left_over:
             await self._discard(connection)
         elif connection in self._busy:
             self._busy.discard(connection)
             self._idle.append((time.monotonic(), connection))
 
-    def _take(self, request: httpx.Request) -> httpx.AsyncHTTPTransport:
+    def _take(self, request: httpx.Request) -> Connection:
         oldest = time.monotonic() - self._limits.idle_seconds
         while self._idle and self._idle[0][0] < oldest:
             self._close(self._idle.popleft()[1])
         if self._idle and _origin(request.url) == self._home:
             connection = self._idle.pop()[1]
         else:
-            connection = httpx.AsyncHTTPTransport(
-                verify=self._tls,
-                trust_env=False,
-                limits=httpx.Limits(
-                    max_connections=1,
-                    max_keepalive_connections=1,
-                    keepalive_expiry=self._limits.idle_seconds,
-                ),
-            )
+            connection = Connection(self._tls, self._limits.idle_seconds)
         self._busy.add(connection)
         return connection
 
-    async def _discard(self, connection: httpx.AsyncHTTPTransport) -> None:
+    async def _discard(self, connection: Connection) -> None:
         self._busy.discard(connection)
         await asyncio.shield(self._close(connection))
 
-    def _close(self, connection: httpx.AsyncHTTPTransport) -> asyncio.Task[None]:
+    def _close(self, connection: Connection) -> asyncio.Task[None]:
         task = asyncio.create_task(connection.aclose())
         self._closing.add(task)
         task.add_done_callback(self._closed)
@@ -108,13 +154,13 @@ class _Body(httpx.AsyncByteStream):
         self,
         stream: httpx.AsyncByteStream,
         connections: Connections,
-        connection: httpx.AsyncHTTPTransport,
+        connection: Connection,
         *,
         keep: bool,
     ) -> None:
         self._stream = stream
         self._connections = connections
-        self._connection: httpx.AsyncHTTPTransport | None = connection
+        self._connection: Connection | None = connection
         self._keep = keep
         self._complete = False
 

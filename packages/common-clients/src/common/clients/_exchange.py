@@ -17,6 +17,7 @@ from common.clients._inflate import ACCEPTED, EncodingError, Inflate
 from common.clients._problem import MAX_BODY, attach, parse_problem
 from common.clients._redirect import STATUSES, Hop, follow, refused
 from common.clients._response import Response
+from common.clients._unreachable import why_unreachable
 from common.errors import (
     AppError,
     RequestTimeoutError,
@@ -27,6 +28,7 @@ from common.errors import (
 )
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator
     from datetime import datetime
 
@@ -41,11 +43,14 @@ class Exchange:
     """Sends requests to one service, and tells its failures apart."""
 
     def __init__(
-        self, config: ClientConfig, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        config: ClientConfig,
+        transport: httpx.AsyncBaseTransport | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._service = config.service
         self._config = config
-        self.transport = transport or Connections(config)
+        self.transport = transport or Connections(config, tls)
         base = httpx.URL(config.base_url)
         self._base = f"{base.scheme}://{base.netloc.decode('ascii')}"
 
@@ -85,7 +90,7 @@ class Exchange:
                     raise refused(
                         self._service, status, f"once more, and follow_redirects is {allowed}"
                     )
-                await self._error_body(outgoing, response)  # or the connection could not be kept
+                await self._error_body(response)  # or the connection could not be kept
                 location = response.headers.get("location")
                 hop = follow(self._service, hop, status, location, outgoing.body)
                 left -= 1
@@ -94,25 +99,33 @@ class Exchange:
 
     async def read(self, outgoing: Outgoing, response: httpx.Response, limit: int) -> Response:
         """Read an answer to its end, at most ``limit`` bytes, and close it."""
-        headers = headers_of(response)
+        headers = self.headers(response)
+        content = bytearray()  # pieces may be of one byte each
         try:
-            if outgoing.method == "HEAD":
-                content = b""
-            else:
-                length = headers.get("content-length", "")
-                if length.isdecimal() and (len(length) > 18 or int(length) > limit):
-                    raise self._too_large(limit)
-                async with aclosing(self.pieces(response, limit)) as pieces:
-                    content = b"".join([piece async for piece in pieces])
+            length = headers.get("content-length", "")
+            announced = length.isdecimal() and (
+                len(length) > 18 or int(length) > _received(response, limit)
+            )
+            # HEAD and 304 announce what they do not send (RFC 9110, section 8.6).
+            if announced and outgoing.method != "HEAD" and response.status_code != 304:
+                raise self._too_large(limit)
+            async with aclosing(self.pieces(response, limit)) as pieces:
+                async for piece in pieces:
+                    content += piece
         finally:
             await response.aclose()
         return Response(
             response.status_code,
             headers,
-            content,
+            bytes(content),
             service=self._service,
             endpoint=outgoing.template,
         )
+
+    def headers(self, response: httpx.Response) -> Headers:
+        """Return the headers of an answer."""
+        pairs = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in response.headers.raw]
+        return Headers(pairs)
 
     async def pieces(
         self, response: httpx.Response, limit: int | None
@@ -123,6 +136,7 @@ class Exchange:
             AppError: If the connection breaks, or the body is undecodable or over the limit.
         """
         received = decoded = 0
+        most = None if limit is None else _received(response, limit)
         stream: Any = response.stream
         try:
             inflate = Inflate(response.headers.get("content-encoding", ""))
@@ -131,15 +145,15 @@ class Exchange:
                     received += len(chunk)
                     for piece in inflate.pieces(chunk):
                         decoded += len(piece)
-                        if limit is not None and max(received, decoded) > limit:
+                        if limit is not None and decoded > limit:
                             raise self._too_large(limit)
                         yield piece
-                    if limit is not None and received > limit:
+                    if limit is not None and most is not None and received > most:
                         raise self._too_large(limit)
             inflate.end()
         except EncodingError as error:
             raise self._broken(f"the body is unusable, {error}", retryable=False) from error
-        except httpx.TransportError as error:
+        except (httpx.TransportError, OSError) as error:  # what breaks TLS later is an OSError
             failure = self._failure(error)
         else:
             return
@@ -165,7 +179,9 @@ class Exchange:
         )
         try:
             return await self.transport.handle_async_request(request)
-        except httpx.TransportError as error:
+        except (httpx.TransportError, OSError) as error:
+            if error is outgoing.body.failure:
+                raise
             failure = self._failure(error)
             # There was no connection. But what answered with a redirect may have done its work.
             outgoing.unsent = first and isinstance(
@@ -177,9 +193,7 @@ class Exchange:
         """Return what an error status means here."""
         headers = response.headers
         retry_after = headers.get("retry-after")
-        problem = parse_problem(
-            await self._error_body(outgoing, response), headers.get("content-type", "")
-        )
+        problem = parse_problem(await self._error_body(response), headers.get("content-type", ""))
         error = classify_http(
             response.status_code,
             service=self._service,
@@ -193,9 +207,7 @@ class Exchange:
             attach(error, problem)
         return error
 
-    async def _error_body(self, outgoing: Outgoing, response: httpx.Response) -> bytes:
-        if outgoing.method == "HEAD":
-            return b""
+    async def _error_body(self, response: httpx.Response) -> bytes:
         try:
             async with (
                 asyncio.timeout(_ERROR_BODY_SECONDS),
@@ -205,7 +217,7 @@ class Exchange:
         except (AppError, TimeoutError):
             return b""
 
-    def _failure(self, error: httpx.TransportError) -> AppError:
+    def _failure(self, error: httpx.TransportError | OSError) -> AppError:
         """Return what a failure of the transport means.
 
         It is the cause, except for violations of the protocol: their text quotes what was
@@ -223,7 +235,10 @@ class Exchange:
             )
         if isinstance(error, httpx.ConnectError):
             return wrap(
-                error, ServiceUnavailableError, f"{service} cannot be reached", service=service
+                error,
+                ServiceUnavailableError,
+                f"{service} cannot be reached: {why_unreachable(error)}",
+                service=service,
             )
         if isinstance(error, httpx.ProtocolError | httpx.UnsupportedProtocol):
             remote = isinstance(error, httpx.RemoteProtocolError)
@@ -246,9 +261,10 @@ class Exchange:
         )
 
 
-def headers_of(response: httpx.Response) -> Headers:
-    """Return the headers of an answer."""
-    return Headers([(n.decode("latin-1"), v.decode("latin-1")) for n, v in response.headers.raw])
+def _received(response: httpx.Response, limit: int) -> int:
+    """Most bytes received for ``limit`` decoded ones: what cannot be compressed gets longer."""
+    plain = response.headers.get("content-encoding", "identity") in ("", "identity")
+    return limit if plain else limit + limit // 100 + 1024
 
 
 def _date(text: str | None) -> datetime | None:

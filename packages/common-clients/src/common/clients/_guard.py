@@ -13,18 +13,23 @@ if TYPE_CHECKING:
     from common.clients._breaker import Breaker
     from common.clients._config import ClientConfig
     from common.clients._limit import Limit
+    from common.clients._request import Outgoing
 
 
 class Guard:
     """Lets a try through if the breaker does, and tells the breaker why it ended.
 
     The end of the call's time reaches its body as a cancellation, which to a breaker means
-    nothing. Here it becomes the error that it is.
+    nothing. Here it becomes the error that it is. What the caller's own body raises becomes
+    nothing: it does not tell how the other service is.
     """
 
-    __slots__ = ("_breaker", "_config", "_limit", "_scope")
+    __slots__ = ("_breaker", "_config", "_limit", "_outgoing", "_scope")
 
-    def __init__(self, config: ClientConfig, breaker: Breaker | None, limit: Limit) -> None:
+    def __init__(
+        self, config: ClientConfig, breaker: Breaker | None, limit: Limit, outgoing: Outgoing
+    ) -> None:
+        self._outgoing = outgoing
         self._config = config
         self._breaker = breaker
         self._limit = limit
@@ -45,6 +50,8 @@ class Guard:
     ) -> None:
         reason = await self._reason(kind, error, traceback)
         told = reason or error
+        if error is not None and error is self._outgoing.body.failure:
+            told = asyncio.CancelledError()
         if self._breaker:
             await self._breaker.__aexit__(None if told is None else type(told), told, traceback)
         if reason is not None:

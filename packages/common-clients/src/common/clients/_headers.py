@@ -9,10 +9,10 @@ from common.clients._checks import fits
 from common.errors import ValidationError
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
-_VALUE = re.compile(r"[\x20-\x7e\t]{0,8192}")
+_VALUE = re.compile(r"(?![ \t])[\x20-\x7e\t]{0,8192}(?<![ \t])")  # RFC 9110, section 5.5
 _KEY = re.compile(r"[\x21\x23-\x7e]{1,255}")
 # They say where a message ends and where it goes: two opinions on that are an attack.
-_OURS = frozenset(
+OURS = frozenset(
     {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding",
      "upgrade", "proxy-connection", "expect"}
 )  # fmt: skip
@@ -64,7 +64,7 @@ def checked(headers: Mapping[str, str] | None) -> list[tuple[str, str]]:
     for name, value in (headers or {}).items():
         if not fits(_NAME, name):
             raise ValidationError("a header has a name that cannot be sent", field="headers")
-        if name.lower() in _OURS:
+        if name.lower() in OURS:
             raise ValueError(f"the header {name} is set by the client: leave it out")
         if not fits(_VALUE, value):
             raise ValidationError(f"the header {name} has a value that cannot be sent", field=name)

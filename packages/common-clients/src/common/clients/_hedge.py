@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 from collections import deque
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from common.clients._budget import RetryBudget
-from common.clients._checks import finite, share
+from common.clients._checks import finite, no_generator, share
 from common.context import operation
 
 if TYPE_CHECKING:
@@ -110,8 +109,7 @@ def hedge(
         raise TypeError("hedge takes a policy: write @hedge(Hedge(after=0.05))")
 
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        if inspect.isasyncgenfunction(function):
-            raise TypeError("an async generator has no single answer: hedge what it calls")
+        no_generator(function)
 
         @wraps(function)
         async def hedged(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -21,20 +21,15 @@ class Inflate:
     """Decodes gzip and deflate (RFC 9110, section 8.4.1); passes on what is not encoded.
 
     Args:
-        encoding: The ``Content-Encoding``.
-
-    Raises:
-        EncodingError: If it is an encoding nobody asked for.
+        encoding: The ``Content-Encoding``. One that nobody asked for matters only to content:
+            an answer to HEAD, and a 304, name that of a body they do not have.
     """
 
     __slots__ = ("_fresh", "_state", "_wbits")
 
     def __init__(self, encoding: str) -> None:
         known = {"": 0, "identity": 0, "gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
-        wbits = known.get(encoding.strip().lower())
-        if wbits is None:
-            raise EncodingError("it is encoded in a way nobody asked for")
-        self._wbits = wbits
+        wbits = self._wbits = known.get(encoding.strip().lower())
         self._state = zlib.decompressobj(wbits) if wbits else None
         self._fresh = True
 
@@ -44,6 +39,8 @@ class Inflate:
         Raises:
             EncodingError: If it cannot be decoded.
         """
+        if self._wbits is None and data:
+            raise EncodingError("it is encoded in a way nobody asked for")
         if self._state is None:
             yield data
             return

@@ -21,6 +21,7 @@ class Limit:
     """
 
     __slots__ = (
+        "_caller",
         "_cancelling",
         "_deadline",
         "_ended",
@@ -44,6 +45,7 @@ class Limit:
     async def __aenter__(self) -> Self:
         left = remaining()
         self._inbound = left is not None and left <= self.seconds
+        self._caller = None if left is None else asyncio.get_running_loop().time() + left
         self.task = asyncio.current_task()
         self._cancelling = self.task.cancelling() if self.task else 0
         self._deadline: deadline | None = deadline(self.seconds)
@@ -66,10 +68,14 @@ class Limit:
         self._running.discard(self)
         if self._ended is not None:
             self._ended.set()
+        # Someone within the call may have seen its end before the timer did.
+        late = isinstance(error, DeadlineExceeded) and not self._inbound and remaining() == 0
         self._leave_deadline()
         try:
             await self._scope.__aexit__(kind, error, traceback)
         except TimeoutError:
+            raise self.reason() from None
+        if late:
             raise self.reason() from None
 
     @property
@@ -96,6 +102,18 @@ class Limit:
             service=self._service,
             timeout_seconds=self.seconds,
         )
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the client was closed meanwhile."""
+        return self._stopped
+
+    @property
+    def callers(self) -> float | None:
+        """Seconds left of the caller's own deadline; ``None`` without one."""
+        if self._caller is None:
+            return None
+        return max(self._caller - asyncio.get_running_loop().time(), 0.0)
 
     @property
     def over(self) -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from datetime import date, time
+from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
@@ -10,7 +13,7 @@ from urllib.parse import quote, quote_plus
 from common.errors import ValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 MAX_TARGET = 8000  # RFC 9110, section 4.1: what every recipient should support
 _FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -42,15 +45,25 @@ def fill(template: str, values: Mapping[str, object]) -> str:
 
 
 def query(params: Mapping[str, object] | None) -> str:
-    """Return ``?name=value&…``; lists repeat their name, ``None`` is left out."""
+    """Return ``?name=value&…``; lists repeat their name, ``None`` is left out.
+
+    Raises:
+        TypeError: If a value is nothing that has one text.
+        ValidationError: If a text cannot be encoded.
+    """
     if not params:
         return ""
-    pairs = [
-        f"{quote_plus(name)}={quote_plus(_text(each))}"
-        for name, value in params.items()
-        for each in _each(value)
-        if each is not None
-    ]
+    try:
+        pairs = [
+            f"{quote_plus(name)}={quote_plus(_text(name, each))}"
+            for name, value in params.items()
+            for each in _each(value)
+            if each is not None
+        ]
+    except UnicodeEncodeError:
+        pairs = None
+    if pairs is None:  # not within the except clause: that error holds the value
+        raise ValidationError("the query has text that is no valid Unicode", field="params")
     return "?" + "&".join(pairs) if pairs else ""
 
 
@@ -77,7 +90,7 @@ def _leaves(path: str, *, filled: bool = False) -> bool:
 
 
 def _segment(name: str, value: object) -> str:
-    text = _text(value)
+    text = _text(name, value)
     # Servers differ in when they decode %2F, so that "a%2F.." may climb up somewhere.
     if not text or not {".", ".."}.isdisjoint(_SLASHES.split(text)):
         raise ValidationError(f"{name} cannot stand in a path", field=name)
@@ -86,14 +99,25 @@ def _segment(name: str, value: object) -> str:
     try:
         return quote(text, safe="")
     except UnicodeEncodeError:
-        raise ValidationError(f"{name} is no valid text", field=name) from None
+        pass
+    raise ValidationError(f"{name} is no valid text", field=name)
 
 
 def _each(value: object) -> Iterable[object]:
     return value if isinstance(value, list | tuple) else (value,)
 
 
-def _text(value: object) -> str:
+def _text(name: str, value: object) -> str:
+    """The text of one value; bytes, mappings and the like would be sent as Python writes them."""
+    if isinstance(value, Enum):
+        value = value.value
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, date | time):
+        return value.isoformat()
+    number = isinstance(value, int | float)
+    if isinstance(value, Iterable) or (not number and type(value).__str__ is object.__str__):
+        raise TypeError(f"{name} is {type(value).__name__}: give text, a number, a date or an id")
     return str(value)

@@ -21,7 +21,7 @@ HARMLESS = frozenset({"accept", "accept-encoding", "accept-language", "user-agen
 _OF_BODY = frozenset({"content-type", "content-encoding", "content-language", "content-location"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Hop:
     """One request of a chain of redirects."""
 

@@ -7,14 +7,13 @@ from collections.abc import AsyncIterable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from common.clients._headers import checked, checked_key
+from common.clients._hedge import Hedge
 from common.clients._paths import MAX_TARGET, fill, query
 from common.errors import ValidationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from urllib.parse import SplitResult
-
-    from common.clients._hedge import Hedge
 
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 IDEMPOTENT = METHODS - {"PATCH", "POST"}  # RFC 9110, section 9.2.2
@@ -27,9 +26,11 @@ class RequestOptions(TypedDict, total=False):
 
     Attributes:
         path: Values for the fields of the path; each becomes one percent-encoded segment.
-        params: The query: text, numbers, bools, lists of them; ``None`` is left out.
+        params: The query: text, numbers, bools, dates (ISO 8601), enums (their values), and
+            lists of them; ``None`` is left out.
         headers: Further headers; they win against those the client adds.
-        json: Body: what `json.dumps` takes, or a pydantic model.
+        json: Body: what `json.dumps` takes, with pydantic models anywhere in it. ``None`` is no
+            body.
         content: Body: bytes, text, or an async iterable of bytes. The latter is sent once:
             when its iteration began, nothing is repeated.
         idempotency_key: Sent as ``Idempotency-Key``; makes POST and PATCH repeatable.
@@ -53,7 +54,7 @@ class RequestOptions(TypedDict, total=False):
 class Body:
     """A request's body, and whether it can be sent again."""
 
-    __slots__ = ("_source", "content_type", "started")
+    __slots__ = ("_source", "content_type", "failure", "started")
 
     def __init__(
         self, source: bytes | AsyncIterable[bytes] | None, content_type: str | None
@@ -61,6 +62,12 @@ class Body:
         self._source = source
         self.content_type = content_type
         self.started = False
+        self.failure: Exception | None = None
+
+    @property
+    def once(self) -> bool:
+        """Whether it can be sent only once."""
+        return isinstance(self._source, AsyncIterable)
 
     @property
     def repeatable(self) -> bool:
@@ -78,8 +85,14 @@ class Body:
 
     async def _once(self, source: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         self.started = True
-        async for chunk in source:
-            yield chunk
+        try:
+            async for chunk in source:
+                if not isinstance(chunk, bytes | bytearray | memoryview):
+                    raise TypeError(f"content= yielded {type(chunk).__name__}: let it yield bytes")
+                yield bytes(chunk)
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 class Outgoing:
@@ -111,17 +124,7 @@ class Outgoing:
     def __init__(
         self, method: str, template: str, base: SplitResult, options: RequestOptions
     ) -> None:
-        if method not in METHODS:
-            raise ValueError(f"method {method!r}: use one of {', '.join(sorted(METHODS))}")
-        unknown = options.keys() - RequestOptions.__annotations__.keys()
-        if unknown:
-            known = ", ".join(sorted(RequestOptions.__annotations__))
-            raise TypeError(f"unknown options {sorted(unknown)}: known are {known}")
-        for name in ("path", "params", "headers"):
-            if not isinstance(options.get(name, {}), Mapping):
-                raise TypeError(f"{name}= is a mapping, such as {{'name': 'value'}}")
-        if "hedge" in options and method not in SAFE_READS:
-            raise ValueError(f"hedge= is for GET and HEAD: a second {method} would do it twice")
+        _check(method, options)
         self.method = method
         self.template = template
         self.target = (
@@ -133,6 +136,8 @@ class Outgoing:
             raise ValidationError(f"the URL is longer than {MAX_TARGET} characters", field="params")
         self.headers = checked(options.get("headers"))
         self.body = _body(options)
+        if "hedge" in options and self.body.once:
+            raise ValueError("hedge= needs a body that can be sent twice: give bytes")
         named = {name.lower() for name, _ in self.headers}
         if self.body.content_type and "content-type" not in named:
             self.headers.append(("Content-Type", self.body.content_type))
@@ -141,7 +146,8 @@ class Outgoing:
             raise TypeError(f"give either idempotency_key= or the header {IDEMPOTENCY_KEY}")
         if key is not None:
             self.headers.append((IDEMPOTENCY_KEY, checked_key(key)))
-        keyed = key is not None or IDEMPOTENCY_KEY.lower() in named
+        # By header a key comes as it is, perhaps quoted as the draft has it; none is no key.
+        keyed = any(name.lower() == IDEMPOTENCY_KEY.lower() and each for name, each in self.headers)
         self.idempotent = keyed or method in IDEMPOTENT
         self.delegated = options.get("delegated", False)
         self.unsent = False
@@ -153,6 +159,22 @@ class Outgoing:
         return self.body.repeatable and (self.idempotent or self.unsent)
 
 
+def _check(method: str, options: RequestOptions) -> None:
+    if method not in METHODS:
+        raise ValueError(f"method {method!r}: use one of {', '.join(sorted(METHODS))}")
+    unknown = options.keys() - RequestOptions.__annotations__.keys()
+    if unknown:
+        known = ", ".join(sorted(RequestOptions.__annotations__))
+        raise TypeError(f"unknown options {sorted(unknown)}: known are {known}")
+    for name in ("path", "params", "headers"):
+        if not isinstance(options.get(name, {}), Mapping):
+            raise TypeError(f"{name}= is a mapping, such as {{'name': 'value'}}")
+    if "hedge" in options and not isinstance(options["hedge"], Hedge):
+        raise TypeError("hedge= is a policy, such as Hedge(after=0.05)")
+    if "hedge" in options and method not in SAFE_READS:
+        raise ValueError(f"hedge= is for GET and HEAD: a second {method} would do it twice")
+
+
 def _body(options: RequestOptions) -> Body:
     value = options.get("json")
     content = options.get("content")
@@ -161,7 +183,7 @@ def _body(options: RequestOptions) -> Body:
     if value is not None:
         return Body(_dumped(value), "application/json")
     if isinstance(content, str):
-        return Body(content.encode(), "text/plain; charset=utf-8")
+        return Body(_encoded(content, "content"), "text/plain; charset=utf-8")
     if content is None or isinstance(content, bytes | AsyncIterable):
         return Body(content, None if content is None else "application/octet-stream")
     raise TypeError("content= is bytes, text or an async iterable of bytes")
@@ -171,5 +193,26 @@ def _dumped(value: Any) -> bytes:
     dump = getattr(value, "model_dump_json", None)
     if dump is not None:
         return str(dump()).encode()
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode()
+    text = json.dumps(
+        value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
+    )
+    return _encoded(text, "json")
+
+
+def _plain(value: Any) -> object:
+    dump = getattr(value, "model_dump", None)
+    if dump is None:
+        raise TypeError(
+            f"json= has {type(value).__name__} in it: give what json.dumps takes, or models"
+        )
+    plain: object = dump(mode="json")
+    return plain
+
+
+def _encoded(text: str, field: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # A lone surrogate. That error would hold the text.
+        pass
+    raise ValidationError(f"{field}= has text that is no valid Unicode", field=field)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from common.clients._headers import Headers
 
 T = TypeVar("T")
+_MOST_ERRORS = 1000
 
 
 class Response:
@@ -60,6 +61,8 @@ class Response:
     def decode(self, model: type[T]) -> T:
         """Return the body as a pydantic model, or as any type that pydantic knows.
 
+        As with `json`, there is no NaN and no Infinity, which pydantic by itself takes.
+
         Args:
             model: Such as ``Order`` or ``list[Order]``.
 
@@ -71,6 +74,8 @@ class Response:
         kind: Any = model
         validate, failure = _validator(kind)
         failed = ""
+        if b"NaN" in self.content or b"Infinity" in self.content:
+            self.json()  # they may stand in a text
         try:
             result: T = validate(self.content)
         except failure as error:
@@ -117,6 +122,8 @@ def _validator(model: Any) -> tuple[Callable[[bytes], Any], type[Exception]]:
 
 def _places(error: Any, model: object) -> str:
     """Fields and kinds of errors: only names that the model itself has, none from the body."""
+    if error.error_count() > _MOST_ERRORS:  # a list of them would be many times the body
+        return f"{error.error_count()} errors"
     fields: Any = getattr(model, "model_fields", {})
     found: list[str] = []
     for each in error.errors(include_url=False, include_context=False, include_input=False):

@@ -12,7 +12,7 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from common.clients._budget import RetryBudget
-from common.clients._checks import count, finite
+from common.clients._checks import count, finite, no_generator
 from common.clients._errors import REFUSALS
 from common.context import operation, remaining, valid_id
 from common.errors import is_retryable
@@ -150,8 +150,7 @@ def retry(
     chosen = policy or Retry()
 
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        if inspect.isasyncgenfunction(function):
-            raise TypeError("an async generator cannot be repeated: retry what it calls")
+        no_generator(function)
         name = getattr(function, "__qualname__", type(function).__qualname__)
 
         @wraps(function)
@@ -170,6 +169,7 @@ async def run(
     attempt = 1
     wait = 0.0
     reason = ""
+    failure: Exception | None = None
     while True:
         try:
             if attempt == 1:
@@ -179,9 +179,10 @@ async def run(
                 with operation("internal", "retry", {**facts, "code.function.name": name}):
                     return await call()
         except Exception as error:
-            # What never reached the other side must not earn retries.
-            if attempt == 1 and policy.budget and not isinstance(error, REFUSALS):
-                policy.budget.deposit()
+            if attempt == 1:
+                _earn(policy, error)
+            elif isinstance(error, REFUSALS) and error is not failure:
+                error.__cause__ = failure  # or nobody would know what went wrong at first
             if not wanted(error):
                 raise
             pause = _pause(error, policy, attempt)
@@ -189,13 +190,18 @@ async def run(
                 if policy.attempts > 1:
                     _note(error, f"not retried after attempt {attempt}: {pause}")
                 raise
-            wait, reason = pause, _reason(error)
+            wait, reason, failure = pause, _reason(error), error
         else:
-            if policy.budget:
-                policy.budget.deposit()
+            _earn(policy)
             return result
         await asyncio.sleep(wait)
         attempt += 1
+
+
+def _earn(policy: Retry, error: Exception | None = None) -> None:
+    # What never reached the other side must not earn retries.
+    if policy.budget is not None and not isinstance(error, REFUSALS):
+        policy.budget.deposit()
 
 
 def _pause(error: Exception, policy: Retry, attempt: int) -> float | str:

@@ -21,7 +21,7 @@ class StreamedResponse:
         headers: Its headers.
     """
 
-    __slots__ = ("_pieces", "_read", "_service", "headers", "status")
+    __slots__ = ("_left", "_open", "_pieces", "_read", "_service", "headers", "status")
 
     def __init__(
         self,
@@ -30,18 +30,22 @@ class StreamedResponse:
         pieces: Callable[[], AsyncGenerator[bytes, None]],
         *,
         service: str,
+        check_open: Callable[[], object],
     ) -> None:
         self.status = status
         self.headers = headers
         self._service = service
         self._pieces = pieces
         self._read = False
+        self._left = False
+        self._open = check_open
 
     async def iter_bytes(self) -> AsyncGenerator[bytes, None]:
         """Return the body in pieces of at most 64 KiB, decompressed; once.
 
         Raises:
-            RuntimeError: If it was read before.
+            RuntimeError: If it was read before, or is read outside of its ``async with``.
+            ClientClosedError: If the client is closed meanwhile.
             UpstreamServiceError: If the connection breaks, or the body is undecodable or
                 longer than was allowed. Nothing is repeated: a part was handed out.
             RequestTimeoutError: If nothing comes for as long as the call's timeout.
@@ -49,9 +53,15 @@ class StreamedResponse:
         if self._read:
             raise RuntimeError("the stream was read already: keep what is needed twice")
         self._read = True
-        async with aclosing(self._pieces()) as pieces:
-            async for piece in pieces:
-                yield piece
+        self._check()
+        try:
+            async with aclosing(self._pieces()) as pieces:
+                async for piece in pieces:
+                    yield piece
+                    self._check()
+        except UpstreamServiceError:
+            self._check()
+            raise
 
     async def iter_lines(self, *, longest: int = 1024 * 1024) -> AsyncGenerator[str, None]:
         r"""Return the body's lines without their ends (``\n`` or ``\r\n``), as UTF-8.
@@ -75,6 +85,16 @@ class StreamedResponse:
                     self._line(rest, longest)
         if rest:
             yield self._line(rest, longest)
+
+    def leave(self) -> None:
+        """Say that the ``async with`` statement ends."""
+        self._left = True
+
+    def _check(self) -> None:
+        """Raise what ended it on this side, if something did."""
+        if self._left:
+            raise RuntimeError("the stream is over: read it within its 'async with'")
+        self._open()
 
     def _line(self, line: bytearray, longest: int) -> str:
         if len(line) > longest:
