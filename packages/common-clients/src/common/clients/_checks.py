@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 def fits(pattern: re.Pattern[str], value: object) -> bool:
@@ -51,3 +53,16 @@ def no_generator(function: Callable[..., object]) -> None:
     """
     if inspect.isasyncgenfunction(function):
         raise TypeError("an async generator has no single answer: decorate what it calls")
+
+
+def chosen(value: object, kind: type[T], default: Callable[[], T], field: str) -> T | None:
+    """Return an option that may be given whole, as true for its default, or as false for none.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    if isinstance(value, bool):
+        return default() if value else None
+    if isinstance(value, kind):
+        return value
+    raise ValueError(f"{field}: give {kind.__name__}(...), True for the default, False for none")

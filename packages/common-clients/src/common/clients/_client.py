@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, Unpack
 from common.clients._auth import ServiceKey, ServiceToken
 from common.clients._breaker import Breaker
 from common.clients._bulkhead import Bulkhead
-from common.clients._checks import count, finite
+from common.clients._checks import chosen, count, finite
 from common.clients._config import ClientConfig, Limits, check_tls, parse_base_url
 from common.clients._errors import ClientClosedError
 from common.clients._guard import Guard
@@ -126,8 +126,8 @@ class ServiceClient(Verbs):
         if auth is not None and not isinstance(auth, ServiceKey | ServiceToken):
             raise ValueError("auth: give ServiceKey(...) or ServiceToken(...)")
         self._auth = auth
-        self._retry = _chosen(retry, Retry, Retry, "retry") or Retry(attempts=1)
-        self.breaker = _chosen(breaker, Breaker, lambda: Breaker(service), "breaker")
+        self._retry = chosen(retry, Retry, Retry, "retry") or Retry(attempts=1)
+        self.breaker = chosen(breaker, Breaker, lambda: Breaker(service), "breaker")
         self.bulkhead = Bulkhead(
             service, limit=self.config.limits.max_concurrency, queue=self.config.limits.max_queue
         )
@@ -407,11 +407,3 @@ def _idle() -> float:
 
 def _told(headers: list[tuple[str, str]], seconds: float) -> list[tuple[str, str]]:
     return [*headers, (REQUEST_TIMEOUT_HEADER, f"{max(seconds, 0.001):.3f}")]
-
-
-def _chosen(value: object, kind: type[T], default: Callable[[], T], field: str) -> T | None:
-    if isinstance(value, bool):
-        return default() if value else None
-    if isinstance(value, kind):
-        return value
-    raise ValueError(f"{field}: give {kind.__name__}(...), True for the default, False for none")
