@@ -34,6 +34,19 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print('up', flush=True)
 time.sleep(600)
 """
+# Memory of its own to give back for each thread, so that they end one after another.
+THREADS = """
+import threading, time
+def work():
+    held = bytearray(1 << 20)
+    while True:
+        held[0] = 1
+        time.sleep(0.001)
+for _ in range(64):
+    threading.Thread(target=work, daemon=True).start()
+print('up', flush=True)
+time.sleep(600)
+"""
 MEMBERS = ("parent", "child", "grandchild")
 
 
@@ -175,6 +188,15 @@ async def test_kill_reaches_all_descendants_before_it_returns(place):
         before = counts(place.directory.parent)
         await asyncio.sleep(0.1)
         assert counts(place.directory.parent) == before
+
+
+async def test_a_killed_process_with_threads_can_be_started_again_at_once(place):
+    """Its main thread ends first, and the process is a zombie until the others have."""
+    async with python(THREADS, ready="up") as process:
+        for _ in range(20):
+            process.kill()
+            assert process.returncode == -signal.SIGKILL
+            await process.start()
 
 
 async def test_pause_stops_all_descendants_before_it_returns_and_resume_lets_them_go_on(place):

@@ -84,8 +84,8 @@ def processes() -> Iterator[tuple[int, int, str]]:
                 yield int(name), int(fields[1]), chr(fields[0][0])
 
 
-def descendants(root: int) -> dict[int, str]:
-    """All living descendants of a process with their states, parents before children."""
+def descendants(root: int, *, but: str = "ZX") -> dict[int, str]:
+    """All descendants of a process with their states, but some; parents before children."""
     children: dict[int, list[tuple[int, str]]] = {}
     for pid, parent, state in processes():
         children.setdefault(parent, []).append((pid, state))
@@ -94,7 +94,7 @@ def descendants(root: int) -> dict[int, str]:
     for parent in queue:
         for pid, state in children.get(parent, ()):
             queue.append(pid)
-            if state not in "ZX":
+            if state not in but:
                 found[pid] = state
     return found
 
@@ -325,7 +325,8 @@ class Guard:
         deadline = time.monotonic() + SETTLE
         while time.monotonic() < deadline:
             self._reap()
-            pids = descendants(os.getpid())
+            # A process with threads is a zombie while the others of them still end.
+            pids = descendants(os.getpid(), but="X")
             if not pids:
                 return
             for pid in pids:
