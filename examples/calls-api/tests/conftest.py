@@ -1,14 +1,18 @@
 """The service on real servers."""
 
+import asyncio
+import socket
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import asyncpg
 import httpx
 import pytest
+import uvicorn
 from calls_api.app import create_app
 from calls_api.events import make_bus
+from calls_api.main import server_config
 from calls_api.settings import Database, Nats, Settings
 from pydantic import SecretStr
 
@@ -32,6 +36,33 @@ async def serving(settings):
         yield client
 
 
+class Server(uvicorn.Server):
+    """Leaves signals to pytest."""
+
+    @contextmanager
+    def capture_signals(self):
+        yield
+
+
+@asynccontextmanager
+async def listening(settings):
+    """The service behind its real server; yields the port."""
+    # Without its protocol, asyncio would leave Nagle's algorithm on: 40 ms for each request.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = Server(server_config(create_app(settings), settings))
+        task = asyncio.create_task(server.serve([listener]))
+        try:
+            async with asyncio.timeout(60):
+                while not server.started:
+                    assert not task.done(), task
+                    await asyncio.sleep(0.01)
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await task
+
+
 @asynccontextmanager
 async def relaying(settings):
     async with (
@@ -51,6 +82,12 @@ def relay():
 
 
 @pytest.fixture
+def listen():
+    """Start the service with its server: `async with listen(settings) as port`."""
+    return listening
+
+
+@pytest.fixture
 def serve():
     """Start the service in this process: `async with serve(settings) as client`."""
     return serving
@@ -63,6 +100,7 @@ def settings(postgres_url, nats_url, redis_url):
         nats=Nats(servers=(SecretStr(nats_url),)),
         redis_url=SecretUrl(redis_url),
         relay=RelayConfig(retry_max_seconds=1),
+        drain_seconds=0,
     )
 
 

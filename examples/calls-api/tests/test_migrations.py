@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import httpx
 import pytest
-from books import all_published, stored
+from books import all_published, stored, summary
 from calls_api.settings import Database
 from calls_api.tables import migrations
 
@@ -44,6 +44,7 @@ def replica(postgres_url, nats_url, redis_url):
                     "CALLS_NATS__SERVERS": json.dumps([nats_url]),
                     "CALLS_REDIS_URL": redis_url,
                     "CALLS_PORT": str(port),
+                    "CALLS_DRAIN_SECONDS": "0",
                 },
                 ready=port if listening else None,
                 ready_timeout=60,
@@ -103,7 +104,7 @@ async def test_what_the_release_before_had_not_published_is_published(
         " AND ended_at IS NOT NULL"
     )
     async with serve(settings) as api:
-        assert (await api.get("/summary")).json()["waiting"] == len(rows) == 2101
+        assert (await summary(api))["waiting"] == len(rows) == 2101
         assert await columns(connection) >= {"ended_at", "version"}
         assert "published_at" not in await columns(connection)
         await connection.execute(
@@ -181,11 +182,11 @@ async def test_replicas_that_start_together_migrate_once_and_share_cursors(repli
         made = []
         for client in (first, second, first):
             answer = await client.post("/calls", json={"phone_number": "+4930123456"})
-            made.append(answer.json()["call_id"])
+            made.append(answer.json()["data"]["call_id"])
         page = (await first.get("/calls", params={"limit": 1})).json()
-        query = {"after": page["next_after"]}
+        query = {"cursor": page["pagination"]["next_cursor"]}
         rest = (await second.get("/calls", params=query)).json()
-        assert [call["call_id"] for call in page["calls"] + rest["calls"]] == made
+        assert [call["call_id"] for call in page["data"] + rest["data"]] == made
         async with replica(keys=json.dumps(["o" * 32])) as (_, stranger):
             assert (await stranger.get("/calls", params=query)).status_code == 422
     finally:

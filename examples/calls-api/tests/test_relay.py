@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from books import all_published, end, start
+from books import all_published, end, start, summary
 from calls_api.events import make_bus
 
 from common.testing import ManagedProcess
@@ -125,5 +125,5 @@ async def published(api, settings, call_ids):
 
 async def waiting(api, condition):
     async with asyncio.timeout(60):
-        while not condition((await api.get("/summary")).json()):
+        while not condition(await summary(api)):
             await asyncio.sleep(0.02)

@@ -67,10 +67,13 @@ def test_the_books_balance(demo):
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     assert "the books balance" in output
-    assert "killed calls-api-relay and post-processing, starting replacements" in output
+    assert "killed calls-api, calls-api-relay and post-processing, starting replacements" in output
     assert "the replacements run" in output
-    assert re.search(r"relay and worker killed, replaced .* yes ", output), output
-    for name in ("calls created", "events published", "calls processed", "results published"):
+    assert re.search(r"services killed, replaced .* yes ", output), output
+    for name in (
+        *("calls created", "events published", "calls processed", "results published"),
+        "results reported to calls-api",
+    ):
         assert re.search(rf"{name} .* 60 ", output), output
     for reason in ("invalid_data", "malformed", "rejected", "unknown_version"):
         assert re.search(rf"  {reason} .* 3 ", output), output
@@ -92,7 +95,7 @@ def test_an_event_that_is_really_lost_is_found(demo, service, missing):
     assert found is not None, output
     assert int(found[1]) < 20, output
     if service == "calls-api":
-        assert "not processed: " in output
+        assert "not reported as processed: " in output
     assert f"{service} wrote:" in output
 
 

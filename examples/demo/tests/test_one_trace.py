@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ PARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
 
 
 @contextmanager
-def served(app: FastAPI) -> Iterator[str]:
+def served(app: FastAPI) -> Generator[str]:
     """Serve an app with uvicorn on a thread of its own."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -64,7 +64,7 @@ def first_service(url: str) -> FastAPI:
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+def url() -> Generator[str]:
     with ExitStack() as stack:
         last = stack.enter_context(served(last_service()))
         yield stack.enter_context(served(first_service(last)))

@@ -1,14 +1,15 @@
 import asyncio
 from collections import Counter
 
+import asyncpg
 import nats
 import pytest
 from demo.spoiled import spoiled
-from demo.stored import DeadLetters, connected
+from demo.stored import DeadLetters, Records, connected
 
 from common.domain import streams
 from common.domain.calls import CallCompleted
-from common.errors import MessageBusError
+from common.errors import DatabaseError, MessageBusError
 from common.events.core import EventBus, InMemoryTransport, Reject
 
 
@@ -28,6 +29,21 @@ async def test_a_broker_without_the_stream_is_an_error_that_the_demo_tells(nats_
     async with connected(nats_url) as broker:
         with pytest.raises(MessageBusError):
             await broker.stored(CallCompleted)
+
+
+async def test_an_effect_applied_twice_is_seen(postgres_url):
+    records = Records(postgres_url)
+    with pytest.raises(DatabaseError):
+        await records.count()
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute(
+        "create schema post_processing;"
+        "create table post_processing.transcripts (session_id uuid, call_id uuid);"
+        "insert into post_processing.transcripts"
+        " select gen_random_uuid(), lpad(to_hex(n % 3), 32, '0')::uuid from generate_series(1, 4) n"
+    )
+    await connection.close()
+    assert await records.count() == (3, 4)
 
 
 async def test_every_kind_becomes_a_dead_letter_with_its_reason():

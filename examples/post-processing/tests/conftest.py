@@ -26,6 +26,7 @@ def settings(postgres_url, nats_url):
     return Settings(
         database=Database(url=postgres_url),
         nats=Nats(servers=(SecretStr(nats_url),)),
+        calls_api_url="http://127.0.0.1:9",  # nobody, unless a test needs it
         relay=RelayConfig(retry_max_seconds=1),
     )
 
@@ -36,6 +37,7 @@ def environment(postgres_url, nats_url):
     return {
         "POST_PROCESSING_DATABASE__URL": postgres_url,
         "POST_PROCESSING_NATS__SERVERS": json.dumps([nats_url]),
+        "POST_PROCESSING_CALLS_API_URL": "http://127.0.0.1:9",
         "POST_PROCESSING_RELAY__LEASE_SECONDS": "2",
     }
 

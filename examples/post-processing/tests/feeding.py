@@ -58,28 +58,30 @@ class Progress:
     """How far the worker's consumer is, as the broker says."""
 
     delivered: int
+    deliveries: int
     outstanding: int
     waiting: int
     redelivered: int
 
 
-async def progress(url):
+async def progress(url, *, stream="CALL", durable="post-processing"):
     connection = await nats.connect(url)
     try:
-        info = await connection.jetstream().consumer_info("CALL", "post-processing")
+        info = await connection.jetstream().consumer_info(stream, durable)
     finally:
         await connection.close()
     assert info.delivered is not None
     return Progress(
         info.delivered.stream_seq,
+        info.delivered.consumer_seq,
         info.num_ack_pending or 0,
         info.num_pending or 0,
         info.num_redelivered or 0,
     )
 
 
-async def all_settled(url):
+async def all_settled(url, **consumer):
     async with asyncio.timeout(60):
-        while (now := await progress(url)).outstanding or now.waiting:
+        while (now := await progress(url, **consumer)).outstanding or now.waiting:
             await asyncio.sleep(0.05)
     return now

@@ -1,15 +1,15 @@
 """The bodies of the HTTP interface."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Final, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticKnownError
 
-from common.db.core import Health
 from common.domain import PhoneNumber
 from common.domain.calls import CallFailureReason, CallStatus
-from common.events.outbox import Lag
+from common.errors import ValidationError
 
 if TYPE_CHECKING:
     from calls_api.tables import Call
@@ -21,35 +21,71 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
+def _number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PydanticKnownError("int_type")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+"""An integer as JSON Schema has it: 12 and 12.0, neither true nor "12", which pydantic takes."""
+
+
 class StartCall(Body):
     """Body of `POST /calls`."""
 
     phone_number: PhoneNumber
 
 
+_ENDS: Final = [status.value for status in CallStatus if status.is_terminal]
+_FAILED: Final = CallStatus.FAILED.value
+
+
 class EndCall(Body):
     """Body of `POST /calls/{call_id}/end`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [  # what the validator below says
+                {
+                    "properties": {
+                        "status": {"const": _FAILED},
+                        "failure_reason": {"type": "string"},
+                    },
+                    "required": ["failure_reason"],
+                },
+                {
+                    "properties": {
+                        "status": {"enum": [end for end in _ENDS if end != _FAILED]},
+                        "failure_reason": {"type": "null"},
+                    }
+                },
+            ]
+        }
+    )
+
     status: CallStatus
-    duration_seconds: int = Field(ge=0, le=86_400)
+    duration_seconds: Whole = Field(ge=0, le=86_400)
     failure_reason: CallFailureReason | None = None
 
     @model_validator(mode="after")
     def _status_is_final_and_failures_say_why(self) -> Self:
         if not self.status.is_terminal:
-            raise ValueError("status must be one that is final, such as completed")
+            raise ValidationError(
+                "status must be one that is final, such as completed", field="status"
+            )
         if (self.status is CallStatus.FAILED) != (self.failure_reason is not None):
-            raise ValueError("failure_reason is required when status is failed, and only then")
+            raise ValidationError(
+                "failure_reason is required when status is failed, and only then",
+                field="failure_reason",
+            )
         return self
 
 
-class ListCalls(Body):
-    """Query of `GET /calls`."""
+class ReportTranscript(Body):
+    """Body of `PUT /calls/{call_id}/transcript`."""
 
-    status: CallStatus | None = None
-    processed: bool | None = None
-    after: str | None = Field(default=None, description="`next_after` of the page before")
-    limit: int = Field(default=50, ge=1, le=1000)
+    session_id: UUID = Field(description="id of the transcript record")
 
 
 class CallView(BaseModel):
@@ -62,10 +98,11 @@ class CallView(BaseModel):
     failure_reason: CallFailureReason | None
     started_at: datetime
     ended_at: datetime | None
-    processed_at: datetime | None = Field(description="when its transcript record was written")
+    processed_at: datetime | None = Field(description="when its transcript record was reported")
+    transcript_id: UUID | None
 
     @classmethod
-    def of(cls, call: "Call", *, processed_at: datetime | None = None) -> Self:
+    def of(cls, call: "Call") -> Self:
         """Show a call as it is stored."""
         return cls(
             call_id=call.call_id,
@@ -75,36 +112,16 @@ class CallView(BaseModel):
             failure_reason=call.failure_reason,
             started_at=call.created_at,
             ended_at=call.ended_at,
-            processed_at=processed_at,
+            processed_at=call.processed_at,
+            transcript_id=call.transcript_id,
         )
 
 
-class CallPage(BaseModel):
-    """Body of `GET /calls`: one page, newest last."""
-
-    calls: list[CallView] = Field(
-        description="with `processed` there may be fewer than `limit`, even none, before the end"
-    )
-    next_after: str | None = Field(
-        description="pass as `after`, with the same `status`, to get the next page"
-    )
-
-
 class Summary(BaseModel):
-    """Body of `GET /summary`: the books."""
+    """The books, as `GET /summary` shows them."""
 
     created: int
     ended: int
+    processed: int = Field(description="calls whose transcript record was reported")
     waiting: int = Field(description="events that the broker does not have yet")
     undeliverable: int = Field(description="events that the broker refused for good")
-    processed: int
-    duplicate_effects: int
-
-
-class Readiness(BaseModel):
-    """Body of `GET /readyz`."""
-
-    ok: bool = Field(description="whether requests are answered, for which the database is enough")
-    degraded: bool = Field(description="whether events wait for long: for a relay, or the broker")
-    database: Health
-    outbox: Lag | None = Field(description="what waits; null when the database does not answer")

@@ -1,9 +1,9 @@
 """The `calls-api-relay` command: publishes the events that this service has committed."""
 
 import asyncio
-import json
 import logging
 
+from calls_api import logs
 from calls_api.events import make_bus
 from calls_api.settings import Settings, from_environment
 from calls_api.tables import migrations
@@ -22,13 +22,13 @@ async def serve(settings: Settings) -> None:
     async with PostgresDatabase(settings.database) as database, make_bus(settings) as bus:
         relay = Relay(database, bus.transport, settings.relay)
         await relay.start()
-        logger.info(json.dumps({"event": "relaying"}))
+        logger.info("relaying")
         await relay.run(drain=DRAIN_SECONDS)
 
 
 def main() -> None:
     """Publish with the settings of the environment."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logs.set_up()
     try:
         asyncio.run(serve(from_environment()))
     except AppError as error:

@@ -38,6 +38,12 @@ class Settings(BaseAppSettings, prefix="CALLS_"):
     """Address to listen on."""
     port: int = Field(default=8000, ge=1, le=65_535)
     """Port to listen on."""
+    hosts: tuple[str, ...] | None = None
+    """Host names that are answered, a JSON list; all, if only a gateway reaches the service."""
+    proxies: tuple[str, ...] = ()
+    """Networks of the proxies in front, whose X-Forwarded-For is believed."""
+    drain_seconds: float = Field(default=5.0, ge=0, le=60)
+    """After SIGTERM, requests are served so long while load balancers see it is not ready."""
 
 
 def from_environment() -> Settings:

@@ -33,6 +33,8 @@ class Call(TimestampMixin, VersionMixin, Records):
     duration_seconds: Mapped[int | None]
     failure_reason: Mapped[CallFailureReason | None]
     ended_at: Mapped[datetime | None]
+    processed_at: Mapped[datetime | None]
+    transcript_id: Mapped[UUID | None]
 
 
 def migrations(config: PostgresConfig) -> MigrationManager:

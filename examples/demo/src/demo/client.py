@@ -44,7 +44,7 @@ class CallsClient:
             return
         self.tally.created += 1
         end = planned.model_dump(mode="json", exclude={"phone_number"})
-        ended = await self._send(f"/calls/{started.json()['call_id']}/end", end)
+        ended = await self._send(f"/calls/{started.json()['data']['call_id']}/end", end)
         # 409: an earlier attempt ended the call, and its answer was lost.
         if ended.is_error and ended.status_code != CONFLICT:
             self.tally.refused.append(_refusal(ended))
@@ -54,18 +54,18 @@ class CallsClient:
     async def summary(self) -> dict[str, int]:
         """The service's books."""
         answer = (await self._http.get("/summary")).raise_for_status()
-        return cast("dict[str, int]", answer.json())
+        return cast("dict[str, int]", answer.json()["data"])
 
     async def calls(self) -> list[dict[str, str | None]]:
         """All calls, page by page."""
         found: list[dict[str, str | None]] = []
-        after: str | None = None
+        cursor: str | None = None
         while True:
-            query = {"limit": "1000"} | ({"after": after} if after else {})
+            query = {"limit": "1000"} | ({"cursor": cursor} if cursor else {})
             page = (await self._http.get("/calls", params=query)).raise_for_status().json()
-            found += page["calls"]
-            after = page["next_after"]
-            if after is None:
+            found += page["data"]
+            cursor = page["pagination"]["next_cursor"]
+            if cursor is None:
                 return found
 
     async def _send(self, path: str, body: object, *, key: str | None = None) -> httpx.Response:

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from common.errors import MessageBusError
+from common.errors import DatabaseError, MessageBusError
 from common.testing import ServerError
 from demo.report import show_bad_lines, show_books
 from demo.run import drive
@@ -42,6 +42,9 @@ def main() -> None:
         status = 1
     except MessageBusError as error:
         console.print(f"demo: NATS does not answer: {error}", style="red", markup=False)
+        status = 1
+    except DatabaseError as error:
+        console.print(f"demo: PostgreSQL does not answer: {error}", style="red", markup=False)
         status = 1
     raise SystemExit(status)
 

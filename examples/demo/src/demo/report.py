@@ -30,12 +30,13 @@ def show_books(books: Books, console: Console) -> None:
         ("events left in the outbox", books.waiting),
         ("calls processed", books.processed),
         ("results published", books.announced),
+        ("results reported to calls-api", books.reported),
         ("lost", books.lost),
         ("duplicated effects", books.duplicate_effects),
         ("bad messages sent on purpose", books.spoiled.total()),
         ("dead letters", books.dead_letters.total()),
         *((f"  {reason}", count) for reason, count in sorted(books.dead_letters.items())),
-        ("relay and worker killed, replaced", "yes" if books.killed else "no: too few calls"),
+        ("services killed, replaced", "yes" if books.killed else "no: too few calls"),
         ("calls per second", f"{books.processed / books.seconds:.0f}"),
         ("ended to processed, p50", _milliseconds(books.latencies, 50)),
         ("ended to processed, p99", _milliseconds(books.latencies, 99)),
@@ -45,14 +46,14 @@ def show_books(books: Books, console: Console) -> None:
     for refusal in books.tally.refused[:SHOWN]:
         console.print(f"refused: {refusal}", style="yellow", markup=False)
     for call_id in books.unprocessed:
-        console.print(f"not processed: {call_id}", style="red", highlight=False)
+        console.print(f"not reported as processed: {call_id}", style="red", highlight=False)
     if books.spoiled != books.dead_letters:
         expected = ", ".join(f"{count} {reason}" for reason, count in books.spoiled.items())
         console.print(f"dead letters should be {expected}", style="red", highlight=False)
     if books.balance:
         console.print(
             "the books balance: every call that was made was processed, once, its result was "
-            "published, and the dead letters are what was bad on purpose"
+            "published and reported, and the dead letters are what was bad on purpose"
         )
     else:
         console.print("the books do not balance", style="red")

@@ -19,7 +19,7 @@ from common.events.core import Transport
 from common.events.nats import NatsConfig, NatsTransport
 from demo.client import CallsClient, Tally
 from demo.spoiled import Spoiled, spoiled
-from demo.stored import Broker, DeadLetters, connected
+from demo.stored import Broker, DeadLetters, Records, connected
 from demo.system import System
 from demo.workload import PlannedCall, Workload
 
@@ -41,6 +41,7 @@ class Books:
     undeliverable: int
     processed: int
     announced: int
+    reported: int
     duplicate_effects: int
     spoiled: Counter[str]
     dead_letters: Counter[str]
@@ -56,7 +57,7 @@ class Books:
 
     @property
     def balance(self) -> bool:
-        """Whether every call was processed and told of, once, and what is bad a dead letter, once.
+        """Whether every call was processed and reported, once, and what is bad a dead letter, once.
 
         A broker may get an event twice, when a relay dies before it has noted that it published.
         """
@@ -64,7 +65,7 @@ class Books:
         return (
             made > 0
             and made == self.created == self.ended == self.tally.ended
-            and made == self.processed
+            and made == self.processed == self.reported
             and made <= min(self.published, self.announced)
             and self.waiting == self.undeliverable == self.duplicate_effects == 0
             and self.spoiled == self.dead_letters
@@ -74,7 +75,7 @@ class Books:
 
 
 async def drive(system: System, workload: Workload, *, console: Console) -> Books:
-    """Make every call, kill a relay and the worker half way, and wait until all is processed.
+    """Make every call, kill services half way, and wait until all is processed and reported.
 
     Args:
         system: the running system.
@@ -84,6 +85,7 @@ async def drive(system: System, workload: Workload, *, console: Console) -> Book
     Raises:
         httpx.HTTPError: calls-api did not answer for a long time.
         MessageBusError: NATS did not.
+        DatabaseError: PostgreSQL did not.
     """
     began = time.monotonic()
     bad = spoiled(workload.total)
@@ -115,6 +117,7 @@ async def drive(system: System, workload: Workload, *, console: Console) -> Book
             await asyncio.wait(tasks)
         summary = await client.summary()
         made = await client.calls()
+        processed, records = await Records(system.postgres_url).count()
         unprocessed = [str(call["call_id"]) for call in made if not call["processed_at"]]
         return Books(
             tally=client.tally,
@@ -123,9 +126,10 @@ async def drive(system: System, workload: Workload, *, console: Console) -> Book
             published=await broker.stored(CallCompleted) - len(bad),
             waiting=summary["waiting"],
             undeliverable=summary["undeliverable"],
-            processed=summary["processed"],
+            processed=processed,
             announced=await broker.stored(TranscriptProcessed),
-            duplicate_effects=summary["duplicate_effects"],
+            reported=summary["processed"],
+            duplicate_effects=records - processed,
             spoiled=Counter(each.reason for each in bad),
             dead_letters=await letters.count(),
             unprocessed=unprocessed[:SHOWN],
@@ -166,13 +170,14 @@ async def _reached(part: float, client: CallsClient, workload: Workload) -> bool
 async def _kill_half_way(
     system: System, client: CallsClient, workload: Workload, console: Console
 ) -> bool:
-    """Kill and replace relay and worker; whether that was before the last call was made."""
+    """Kill and replace services; whether that was before the last call was made."""
     if not await _reached(1 / 2, client, workload):
         return False
-    victims = system.relay, system.worker
+    victims = system.api, system.relay, system.worker
     for each in victims:
         each.kill()
-    console.print("half way: killed calls-api-relay and post-processing, starting replacements")
+    names = "calls-api, calls-api-relay and post-processing"
+    console.print(f"half way: killed {names}, starting replacements")
     await asyncio.gather(*(each.start() for each in victims))
     console.print("the replacements run")
     return True
@@ -196,13 +201,13 @@ async def _all_processed(
     ended = client.tally.ended
     while True:
         summary = await client.summary()
-        now = processed, waiting, dead, announced = (
+        now = reported, waiting, dead, announced = (
             summary["processed"],
             summary["waiting"],
             (await letters.count()).total(),
             await broker.stored(TranscriptProcessed),
         )
-        if min(processed, announced) >= ended and waiting == 0 and dead >= len(bad):
+        if min(reported, announced) >= ended and waiting == 0 and dead >= len(bad):
             return
         if now != seen:
             seen, moved = now, time.monotonic()

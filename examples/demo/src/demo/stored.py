@@ -1,16 +1,17 @@
-"""What the broker has stored, as it says itself."""
+"""What broker and database have stored, as they say themselves."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
 
+import asyncpg
 import nats
 from nats.errors import Error as NatsClientError
 from nats.js import JetStreamContext
 
 from common.domain import Message, streams
-from common.errors import MessageBusError, map_errors
+from common.errors import DatabaseError, MessageBusError, map_errors
 from common.events.core import DEAD_LETTERS, Transport
 
 PAGE: Final = 100
@@ -50,6 +51,33 @@ async def connected(url: str) -> AsyncGenerator[Broker]:
         yield Broker(client.jetstream())
     finally:
         await client.close()
+
+
+class Records:
+    """Counts the transcript records of post-processing, past both services.
+
+    Args:
+        url: The database.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def count(self) -> tuple[int, int]:
+        """How many calls have a record, and how many records there are.
+
+        Raises:
+            DatabaseError: PostgreSQL does not answer, or has no such table.
+        """
+        with map_errors({asyncpg.PostgresError: DatabaseError, OSError: DatabaseError}):
+            connection = await asyncpg.connect(self._url)
+            try:
+                row = await connection.fetchrow(
+                    "SELECT count(DISTINCT call_id), count(*) FROM post_processing.transcripts"
+                )
+            finally:
+                await connection.close()
+        return row[0], row[1]
 
 
 class DeadLetters:

@@ -60,14 +60,17 @@ async def running_system() -> AsyncGenerator[System]:
             "CALLS_REDIS_URL": valkey.url,
             "CALLS_PORT": str(port),
             "CALLS_RELAY__LEASE_SECONDS": str(LEASE_SECONDS),
+            "CALLS_DRAIN_SECONDS": "0",  # there is no load balancer
         }
+        api_url = f"http://127.0.0.1:{port}"
         post_processing = {
             "POST_PROCESSING_DATABASE__URL": postgres.url,
             "POST_PROCESSING_NATS__SERVERS": json.dumps([nats.url]),
+            "POST_PROCESSING_CALLS_API_URL": api_url,
             "POST_PROCESSING_RELAY__LEASE_SECONDS": str(LEASE_SECONDS),
         }
         system = System(
-            api_url=f"http://127.0.0.1:{port}",
+            api_url=api_url,
             postgres_url=postgres.url,
             nats_url=nats.url,
             redis_url=valkey.url,

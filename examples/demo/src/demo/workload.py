@@ -12,6 +12,7 @@ from pydantic import ConfigDict, ValidationError
 
 from common.domain import PhoneNumber
 from common.domain.calls import CallFailureReason, CallStatus
+from common.errors import AppError
 
 LINE_LIMIT = 65_536  # bytes
 
@@ -93,7 +94,7 @@ def _read(path: Path, bad: list[BadLine]) -> Iterator[PlannedCall]:
                 continue
             try:
                 yield _call(line)
-            except ValueError as error:  # also JSON, Unicode and pydantic errors
+            except (ValueError, AppError) as error:  # also JSON, Unicode and pydantic errors
                 bad.append(BadLine(number, _reason(error)))
             except RecursionError:
                 bad.append(BadLine(number, "nested too deeply"))
@@ -116,7 +117,9 @@ def _call(line: bytes) -> PlannedCall:
     return PlannedCall.model_validate(data)
 
 
-def _reason(error: ValueError) -> str:
+def _reason(error: Exception) -> str:
+    if isinstance(error, AppError):
+        return error.message
     if isinstance(error, ValidationError):
         return "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'call'}: {problem['msg']}"

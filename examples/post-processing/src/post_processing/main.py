@@ -1,11 +1,11 @@
 """The `post-processing` command."""
 
 import asyncio
-import json
 import logging
 
 from common.db.postgres import PostgresDatabase
 from common.errors import AppError
+from post_processing import logs
 from post_processing.settings import Settings, from_environment
 from post_processing.tables import migrations
 from post_processing.worker import make_worker
@@ -21,13 +21,13 @@ async def serve(settings: Settings) -> None:
     async with PostgresDatabase(settings.database) as database:
         bus = make_worker(settings, database)
         await bus.start()
-        logger.info(json.dumps({"event": "consuming"}))
+        logger.info("consuming")
         await bus.run(drain=DRAIN_SECONDS)
 
 
 def main() -> None:
     """Work with the settings of the environment."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logs.set_up()
     try:
         asyncio.run(serve(from_environment()))
     except AppError as error:

@@ -1,12 +1,12 @@
 """The `post-processing-relay` command: publishes the events that this worker has committed."""
 
 import asyncio
-import json
 import logging
 
 from common.db.postgres import PostgresDatabase
 from common.errors import AppError
 from common.events.outbox import Relay
+from post_processing import logs
 from post_processing.events import make_bus
 from post_processing.settings import Settings, from_environment
 from post_processing.tables import migrations
@@ -22,13 +22,13 @@ async def serve(settings: Settings) -> None:
     async with PostgresDatabase(settings.database) as database, make_bus(settings) as bus:
         relay = Relay(database, bus.transport, settings.relay)
         await relay.start()
-        logger.info(json.dumps({"event": "relaying"}))
+        logger.info("relaying")
         await relay.run(drain=DRAIN_SECONDS)
 
 
 def main() -> None:
     """Publish with the settings of the environment."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logs.set_up()
     try:
         asyncio.run(serve(from_environment()))
     except AppError as error:

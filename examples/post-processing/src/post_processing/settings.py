@@ -1,7 +1,8 @@
 """What the worker is told when it starts."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from common.clients import ClientConfig
 from common.config import BaseAppSettings, load
 from common.db.postgres import PostgresConfig
 from common.events.nats import NatsConfig
@@ -30,12 +31,20 @@ class Settings(BaseAppSettings, prefix="POST_PROCESSING_"):
     """Set `url`."""
     nats: Nats
     """Set `servers`, a JSON list of URLs."""
+    calls_api_url: str
+    """Where calls-api is, such as https://calls.internal. Only the worker asks it."""
     relay: RelayConfig = RelayConfig()
     """How the relay works."""
 
+    @field_validator("calls_api_url")
+    @classmethod
+    def _can_be_called(cls, url: str) -> str:
+        ClientConfig(service="calls-api", base_url=url)
+        return url
+
 
 def from_environment() -> Settings:
-    """Read POST_PROCESSING_DATABASE__URL, POST_PROCESSING_NATS__SERVERS and more.
+    """Read POST_PROCESSING_DATABASE__URL, POST_PROCESSING_CALLS_API_URL and more.
 
     Raises:
         ConfigError: something is missing or wrong; the message names all of it.

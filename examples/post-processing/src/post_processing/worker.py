@@ -1,5 +1,6 @@
 """Handles `call.completed`: writes a transcript record, and tells of it."""
 
+import logging
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -9,9 +10,12 @@ from common.domain.calls import CallCompleted
 from common.domain.transcripts import TranscriptProcessed
 from common.events.core import EventBus, EventContext, Exponential, Inject, Reject, Retry
 from common.events.outbox import Outbox, SqlInbox
+from post_processing import reporting
 from post_processing.events import make_bus, make_outbox
 from post_processing.settings import Settings, from_environment
 from post_processing.tables import Transcript
+
+logger = logging.getLogger(__name__)
 
 CONCURRENCY: Final = 10
 """As many as the database has connections for."""
@@ -44,6 +48,7 @@ async def transcribe(
             transcript_available=True,
         ),
     )
+    logger.info("call %s gets transcript record %s", call_id, transcript.session_id)
     return None
 
 
@@ -51,7 +56,7 @@ def make_worker(settings: Settings, database: PostgresDatabase) -> EventBus:
     """A bus that is not started yet.
 
     Args:
-        settings: Where the broker is.
+        settings: Where broker and calls-api are.
         database: Open before the bus is started; the caller closes it.
     """
     bus = make_bus(settings)
@@ -64,6 +69,16 @@ def make_worker(settings: Settings, database: PostgresDatabase) -> EventBus:
         ack_wait=ACK_WAIT_SECONDS,
         inbox=SqlInbox(database),
     )(transcribe)
+    bus.provide(reporting.make_client(settings))
+    bus.subscribe(
+        TranscriptProcessed,
+        durable="post-processing-reports",
+        concurrency=reporting.CONCURRENCY,
+        retry=reporting.RETRY,
+        give_up_on=reporting.GIVE_UP_ON,
+        timeout=reporting.ATTEMPT_SECONDS,
+        ack_wait=ACK_WAIT_SECONDS,
+    )(reporting.report)
     return bus
 
 
