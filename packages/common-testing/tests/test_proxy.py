@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import gc
 import socket
 import struct
 import time
@@ -225,6 +226,19 @@ async def test_cut_resets_or_ends_open_connections_and_lets_new_ones_in():
         await until(lambda: ended == ["reset", "end"])
         async with connected(proxy) as (reader, writer):
             assert await ask(reader, writer) == b"hello"
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_what_is_accepted_in_the_moment_of_a_refusal_is_not_forgotten(turns):
+    async with echo() as (address, _), FaultProxy(address) as proxy:
+        await asyncio.sleep(0.01)
+        with socket.create_connection((proxy.host, proxy.port)):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            proxy.refuse()
+            proxy.cut()
+            await asyncio.sleep(0.01)
+    gc.collect()  # a socket that nobody closes warns, which is an error here
 
 
 async def test_refuse_refuses_new_connections_and_keeps_open_ones_until_heal():

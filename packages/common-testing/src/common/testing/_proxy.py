@@ -27,6 +27,7 @@ PORTS = {
 }
 RESET = struct.pack("ii", 1, 0)  # linger on, for zero seconds: closing sends RST
 MAX_CONNECTIONS = 1024
+PAUSE = 0.05  # seconds, when there are too many open files
 
 
 @dataclass(eq=False)
@@ -74,7 +75,7 @@ class FaultProxy:
         self._links: set[_Link] = set()
         self._holder: socket.socket | None = None
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
+        self._pause: asyncio.TimerHandle | None = None
         self.host = "127.0.0.1"
         self.port = self._wanted_port
         self.accepted = 0
@@ -163,9 +164,9 @@ class FaultProxy:
 
     def refuse(self) -> None:
         """Refuse new connections (ECONNREFUSED); open ones go on."""
-        if self._accepting is not None:
-            self._accepting.cancel()
-            self._accepting = None
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         if self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
@@ -217,24 +218,30 @@ class FaultProxy:
             listener.close()
             raise
         self._listener = listener
-        self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
+        self._watch(listener)
 
-    async def _accept(self, listener: socket.socket) -> None:
+    def _watch(self, listener: socket.socket) -> None:
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        # By no task: cancelled in the wrong moment, that would lose what it has just accepted.
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                client, _ = await loop.sock_accept(listener)
-            except OSError:  # too many open files, or a client that has gone again
-                await asyncio.sleep(0.05)
-                continue
-            self.accepted += 1
-            link = _Link(client)
-            if len(self._links) >= MAX_CONNECTIONS:
-                link.close(reset=True)
-                continue
-            client.settimeout(0)
-            self._links.add(link)
-            link.task = loop.create_task(self._serve(link))
+        try:
+            client, _ = listener.accept()
+        except BlockingIOError:  # a client that has gone again
+            return
+        except OSError:  # too many open files
+            loop.remove_reader(listener)
+            self._pause = loop.call_later(PAUSE, self._watch, listener)
+            return
+        self.accepted += 1
+        link = _Link(client)
+        if len(self._links) >= MAX_CONNECTIONS:
+            link.close(reset=True)
+            return
+        client.settimeout(0)
+        self._links.add(link)
+        link.task = loop.create_task(self._serve(link))
 
     async def _serve(self, link: _Link) -> None:
         try:
