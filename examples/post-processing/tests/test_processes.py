@@ -101,6 +101,7 @@ async def test_killed_workers_and_relays_neither_lose_nor_repeat_effects(
     assert await dead_letters(calls, 0) == []
 
 
+@pytest.mark.chaos
 async def test_a_message_that_kills_the_worker_becomes_a_dead_letter(
     calls, database, environment, nats_url
 ):
@@ -131,6 +132,8 @@ async def test_a_message_that_kills_the_worker_becomes_a_dead_letter(
         ({"POST_PROCESSING_NATS__SERVERS": '["nats://127.0.0.1:9"]'}, "127.0.0.1:9"),
         ({"POST_PROCESSING_NATS__SERVERS": '["http://127.0.0.1:9"]'}, "nats://"),
         ({"POST_PROCESSING_NATS__SERVER": "nats://127.0.0.1"}, "POST_PROCESSING_NATS__SERVER"),
+        ({"POST_PROCESSING_CALLS_API_URL": "calls.internal:80"}, "match pattern '^https?://'"),
+        ({"POST_PROCESSING_CALLS_API_URL": "http://calls/?a=b"}, "POST_PROCESSING_CALLS_API_URL"),
     ],
 )
 @pytest.mark.parametrize("name", ["post-processing", "post-processing-relay"])

@@ -31,12 +31,12 @@ def deadline_app(**options):
     ("header", "options", "left"),
     [
         (None, {}, None),
-        ("5", {}, 5),
-        ("2.500", {}, 2.5),
-        ("5", {"deadline": 2.0}, 2),
-        ("5", {"deadline": None}, None),
-        (None, {"default_deadline": 7.0}, 7),
-        ("3", {"default_deadline": 7.0}, 3),
+        ("50", {}, 50),
+        ("25.500", {}, 25.5),
+        ("50", {"deadline": 20.0}, 20),
+        ("50", {"deadline": None}, None),
+        (None, {"default_deadline": 70.0}, 70),
+        ("30", {"default_deadline": 70.0}, 30),
         ("-1", {}, None),
         ("1e9", {}, None),
         ("nan", {}, None),
@@ -47,7 +47,7 @@ def deadline_app(**options):
 async def test_the_deadline_is_what_the_caller_still_waits_within_bounds(header, options, left):
     headers = {} if header is None else {"X-Request-Timeout": header.encode("latin-1")}
     found = (await ask(deadline_app(**options), path="/left", headers=headers)).json()
-    assert found is None if left is None else left - 5 <= found <= left
+    assert found is None if left is None else left - 15 <= found <= left
 
 
 @pytest.mark.parametrize("seconds", ["0.02", "0"])

@@ -137,6 +137,13 @@ def make_app(style):
     async def events():
         yield seen()
 
+    @app.get("/events-crash", response_class=EventSourceResponse)
+    async def events_crash():
+        yield seen()
+        for _ in range(100):  # FastAPI forgets what it has not sent yet
+            await asyncio.sleep(0)
+        raise KeyError("secret")
+
     @app.get("/endless", response_class=EventSourceResponse)
     async def endless():
         try:
@@ -154,7 +161,11 @@ def make_app(style):
     async def fail(request):
         raise NotFoundError
 
+    async def crash_plainly(request):
+        raise KeyError("secret")
+
     @app.websocket("/ws")
+    @sub.websocket("/ws")
     async def ws(websocket: WebSocket, crash: bool = False):
         await websocket.accept()
         await websocket.send_json(seen())
@@ -172,7 +183,7 @@ def make_app(style):
     app.include_router(router, prefix="/v1")
     app.mount("/sub", sub)
     app.mount("/based", based)
-    app.mount("/plain", Starlette(routes=[Route("/fail", fail)]))
+    app.mount("/plain", Starlette(routes=[Route("/fail", fail), Route("/crash", crash_plainly)]))
     return app
 
 
@@ -220,6 +231,8 @@ ROWS = {
     "crash after the start": Row("/half-crash", 200, BOTH, broken=True, failed=True),
     "stream": Row("/stream", 200, OK),
     "server-sent events": Row("/events", 200, OK),
+    # FastAPI ends them as if they were whole; browsers ask again in any case.
+    "server-sent events that crash": Row("/events-crash", 200, BOTH, failed=True),
     "mounted": Row("/sub/items/1", 200, OK),
     "mounted, 404": Row("/sub/nowhere", 404),
     "mounted, AppError": Row("/sub/sold", 409),
@@ -227,6 +240,7 @@ ROWS = {
     "mounted, AppError after the start": Row("/sub/half", 200, BOTH, broken=True, failed=True),
     "mounted, crash after the start": Row("/sub/half-crash", 200, BOTH, broken=True, failed=True),
     "mounted Starlette": Row("/plain/fail", 404),
+    "mounted Starlette, unhandled": Row("/plain/crash", 500, failed=True),
     "included": Row("/v1/items/1", 200, OK),
     "included, AppError": Row("/v1/items/1/sold", 409),
     "not ready": Row("/readyz", 503),
@@ -330,6 +344,7 @@ def test_a_client_that_goes_away_from_its_upload(serve, operations, log):
     [
         ("/ws", None, OK, False),
         ("/ws?crash=1", None, BOTH, True),
+        ("/sub/ws?crash=1", None, BOTH, True),
         ("/ws-refused", 409, (OURS,), False),
         ("/ws-silent", 500, (OURS,), True),
         ("/sub/nowhere", 403, (OURS,), False),
@@ -358,6 +373,7 @@ async def test_websockets(path, status, logged, failed, log):
     [
         ("/ws", None, OK, False),
         ("/ws?crash=1", None, BOTH, True),
+        ("/sub/ws?crash=1", None, BOTH, True),
         ("/ws-refused", 409, (OURS,), False),
         ("/ws-silent", 500, (OURS,), True),
         ("/nowhere", 403, (OURS,), False),

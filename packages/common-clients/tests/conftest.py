@@ -4,13 +4,14 @@ import asyncio
 import inspect
 import json
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from common.clients import Backoff, Retry, RetryBudget, ServiceClient
+from common.clients import Backoff, Limits, Retry, RetryBudget, ServiceClient
 
 
 @dataclass
@@ -124,7 +125,7 @@ class Upstream:
 
     async def quiet(self):
         """Wait until no connection is open."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.open:
                 await asyncio.sleep(0.001)
 
@@ -153,13 +154,29 @@ def patient(**options):
 
 @pytest.fixture
 def connect(upstream):
-    """Make a client of the upstream."""
+    """Make a client of the upstream; by default its times are none that a slow machine misses."""
 
     def client(url=None, **options):
+        options.setdefault("timeout", 60)
+        options.setdefault("connect_timeout", 60)
+        options.setdefault("limits", Limits(idle_seconds=60))
         options.setdefault("retry", patient(budget=RetryBudget(min_per_second=1000)))
         return ServiceClient("billing", base_url=url or upstream.url, **options)
 
     return client
+
+
+@pytest.fixture
+def skip(monkeypatch):
+    """Move on the clock, which timers and deadlines go by, by so many seconds."""
+    real, ahead = time.monotonic, 0.0
+
+    def move(seconds):
+        nonlocal ahead
+        ahead += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: real() + ahead)
+    return move
 
 
 @pytest.fixture

@@ -276,8 +276,8 @@ async def test_which_errors_count_can_be_said(clock):
     assert breaker.state == "open"
 
 
-async def test_callers_with_little_time_do_not_open_it_for_all_others():
-    breaker = Breaker("billing", minimum_calls=2)
+async def test_callers_with_little_time_do_not_open_it_for_all_others(clock):
+    breaker = Breaker("billing", minimum_calls=2, clock=clock)
     for _ in range(10):
         with pytest.raises(DeadlineExceeded):
             async with deadline(0.001), breaker:

@@ -68,8 +68,8 @@ async def test_nobody_waits_longer_than_max_wait():
 
 
 @pytest.mark.parametrize("how", ["max_wait", "cancelled"])
-async def test_who_gave_up_waiting_takes_no_place_in_the_queue(how):
-    bulkhead = Bulkhead("billing", limit=1, queue=1, max_wait=0.01 if how == "max_wait" else None)
+async def test_who_gave_up_waiting_takes_no_place_in_the_queue(how, skip):
+    bulkhead = Bulkhead("billing", limit=1, queue=1, max_wait=60 if how == "max_wait" else None)
     async with bulkhead:
         for _ in range(3):
             waiter = asyncio.create_task(bulkhead.__aenter__())
@@ -77,7 +77,10 @@ async def test_who_gave_up_waiting_takes_no_place_in_the_queue(how):
             assert bulkhead.waiting == 1
             if how == "cancelled":
                 waiter.cancel()
-            with pytest.raises((BulkheadFullError, asyncio.CancelledError)):
+            else:
+                skip(61)
+            expected = BulkheadFullError if how == "max_wait" else asyncio.CancelledError
+            with pytest.raises(expected):
                 await waiter
             assert bulkhead.waiting == 0
 
@@ -131,7 +134,7 @@ async def test_cancelling_anyone_at_any_time_leaks_nothing(seed):
     await asyncio.gather(*tasks, return_exceptions=True)
     assert most <= 3
     assert (bulkhead.active, bulkhead.waiting) == (0, 0)
-    async with bulkhead, asyncio.timeout(5):
+    async with bulkhead, asyncio.timeout(60):
         await asyncio.gather(call(), call())
 
 

@@ -315,39 +315,39 @@ async def test_every_try_is_an_operation_with_a_template_and_no_values(
 
 
 async def test_what_is_left_of_the_deadline_is_sent_in_seconds(upstream, connect):
-    async with connect(timeout=30) as client:
+    async with connect(timeout=300) as client:
         await client.get("/a")
-        async with deadline(5):
+        async with deadline(100):
             await client.get("/a")
-        await client.get("/a", timeout=2)
+        await client.get("/a", timeout=30)
     sent = [float(request.header(REQUEST_TIMEOUT_HEADER)) for request in upstream.requests]
-    assert 0 < sent[0] <= 30
-    assert 0 < sent[1] <= 5
-    assert 0 < sent[2] <= 2
+    assert 100 < sent[0] <= 300
+    assert 30 < sent[1] <= 100
+    assert 0 < sent[2] <= 30
 
 
 async def test_a_try_that_gets_less_time_than_the_call_says_so(upstream, connect):
-    async with connect(timeout=30, try_timeout=3) as client:
+    async with connect(timeout=300, try_timeout=100) as client:
         await client.get("/a")
-        await client.get("/a", timeout=1)
+        await client.get("/a", timeout=30)
     sent = [float(request.header(REQUEST_TIMEOUT_HEADER)) for request in upstream.requests]
-    assert 2 < sent[0] <= 3
-    assert 0 < sent[1] <= 1
+    assert 30 < sent[0] <= 100
+    assert 0 < sent[1] <= 30
 
 
 async def test_of_a_stream_only_the_callers_own_deadline_is_told(upstream, connect):
     # The other side ends its answer at what it is told, and `timeout` is not for all of it.
-    async with connect(timeout=3, try_timeout=2) as client:
+    async with connect(timeout=60, try_timeout=40) as client:
         async with client.stream("GET", "/a"):
+            pass
+        async with deadline(300), client.stream("GET", "/a"):
             pass
         async with deadline(30), client.stream("GET", "/a"):
             pass
-        async with deadline(1), client.stream("GET", "/a"):
-            pass
     told = [request.header(REQUEST_TIMEOUT_HEADER) for request in upstream.requests]
     assert told[0] == ""
-    assert 3 < float(told[1]) <= 30
-    assert 0 < float(told[2]) <= 1
+    assert 60 < float(told[1]) <= 300
+    assert 0 < float(told[2]) <= 30
 
 
 async def test_the_clients_own_time_is_no_deadline_of_its_caller(connect):
@@ -364,13 +364,15 @@ async def test_the_clients_own_time_is_no_deadline_of_its_caller(connect):
 
 
 @pytest.mark.parametrize("given", ["timeout", "try_timeout"])
-async def test_a_cancellation_in_the_very_moment_of_the_timeout_stays_one(upstream, connect, given):
+async def test_a_cancellation_in_the_very_moment_of_the_timeout_stays_one(
+    upstream, connect, skip, given
+):
     upstream.reply = lambda request: forever
-    async with connect(breaker=Breaker("billing", patience=60), **{given: 1.0}) as client:
+    async with connect(breaker=Breaker("billing", patience=60), **{given: 50.0}) as client:
         task = asyncio.create_task(client.get("/a"))
         while not upstream.requests:
             await asyncio.sleep(0)
-        time.sleep(1.1)  # now both are due
+        skip(51)  # now both are due
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -416,23 +418,33 @@ async def test_an_answer_that_drips_forever_ends_with_the_timeout(upstream, conn
     await upstream.quiet()
 
 
-async def test_the_callers_deadline_ends_the_call_as_what_it_is(upstream, connect):
-    upstream.reply = lambda request: forever
+async def test_the_callers_deadline_ends_the_call_as_what_it_is(upstream, connect, skip):
+    async def too_late(writer):
+        skip(31)
+        await forever(writer)
+
+    upstream.reply = lambda request: too_late
     async with connect(timeout=60) as client:
-        with pytest.raises(DeadlineExceeded), deadline(0.5):
+        with pytest.raises(DeadlineExceeded), deadline(30):
             await client.get("/a")
         with pytest.raises(DeadlineExceeded):
-            async with deadline(0.5):
+            async with deadline(30):
                 await client.get("/a")
         with bind(deadline=time.monotonic() - 1), pytest.raises(DeadlineExceeded):
             await client.get("/a")
     assert len(upstream.requests) == 2
 
 
-async def test_a_slow_try_is_ended_and_repeated_within_the_call(upstream, connect, reply_with):
-    replies = iter([forever, reply_with(200)])
+async def test_a_slow_try_is_ended_and_repeated_within_the_call(
+    upstream, connect, reply_with, skip
+):
+    async def too_late(writer):
+        skip(31)
+        await forever(writer)
+
+    replies = iter([too_late, reply_with(200)])
     upstream.reply = lambda request: next(replies)
-    async with connect(timeout=60, try_timeout=1.0) as client:
+    async with connect(timeout=300, try_timeout=30) as client:
         assert (await client.get("/a")).status == 200
     assert len(upstream.requests) == 2
 
@@ -682,7 +694,8 @@ async def test_a_service_that_hangs_opens_the_circuit_by_the_clients_own_timeout
 
 async def test_callers_in_a_hurry_open_no_circuit(upstream, connect):
     upstream.reply = lambda request: forever
-    async with connect(breaker=Breaker("billing", minimum_calls=3)) as client:
+    breaker = Breaker("billing", minimum_calls=3, clock=lambda: 0.0)
+    async with connect(breaker=breaker) as client:
         for _ in range(10):
             with pytest.raises(DeadlineExceeded), deadline(0.005):
                 await client.get("/a")
@@ -812,6 +825,22 @@ async def test_the_older_envelope_is_understood(upstream, connect, reply_with):
     assert (problem.code, problem.title) == ("NO_ACCOUNT", "No account here")
 
 
+@pytest.mark.parametrize("body", [b"", b"<html>canary", b'{"id": "canary"}', b"[" * 200_000])
+async def test_an_answer_that_cannot_be_decoded_is_an_error_of_the_other_side_and_not_repeated(
+    upstream, connect, reply_with, body
+):
+    upstream.reply = lambda request: reply_with(200, body, content_type="application/json")
+    async with connect() as client:
+        with pytest.raises(UpstreamServiceError) as raised:
+            await client.get("/a", into=Account)
+        error = raised.value
+        assert (error.retryable, error.upstream_status, client.bulkhead.active) == (False, 200, 0)
+        assert "canary" not in f"{error!r}{error.to_dict()}"
+        assert len(upstream.requests) == 1
+        upstream.reply = lambda request: reply_with(200, {"id": 7})
+        assert await client.get("/a", into=Account) == Account(id=7)
+
+
 async def test_only_delegated_calls_pass_on_that_the_caller_may_not(upstream, connect, reply_with):
     upstream.reply = lambda request: reply_with(403)
     async with connect() as client:
@@ -864,13 +893,13 @@ async def test_closing_ends_a_pause_between_tries(upstream, connect, reply_with)
 
 async def test_a_pause_that_any_error_is_worth_ends_with_the_client(upstream, connect, reply_with):
     upstream.reply = lambda request: forever
-    policy = Retry(on=Exception, backoff=Backoff(first=60, maximum=60))
-    client = connect(retry=policy, timeout=600)
+    policy = Retry(on=Exception, backoff=Backoff(first=3600, maximum=3600))
+    client = connect(retry=policy, timeout=36_000)
     async with client:
         task = asyncio.create_task(client.get("/a"))
         while not upstream.requests:
             await asyncio.sleep(0.001)
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(60):
             await client.close()
         with pytest.raises(ClientClosedError):
             await task

@@ -13,6 +13,7 @@ from common.clients._connections import Connections
 @pytest.fixture
 def connections(upstream):
     def make(**limits):
+        limits.setdefault("idle_seconds", 60)
         return Connections(
             ClientConfig(service="billing", base_url=upstream.url, limits=Limits(**limits))
         )
@@ -54,7 +55,7 @@ async def test_what_was_idle_for_too_long_is_closed_though_others_are_in_use(ups
     assert upstream.open == 5
     pool._idle = type(pool._idle)((since - 2000, each) for since, each in pool._idle)
     await fetch(pool, upstream.url)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while upstream.open > 1:
             await asyncio.sleep(0.001)
     await pool.aclose()

@@ -13,7 +13,6 @@ from common.clients import (
     Limits,
     Retry,
     RetryBudget,
-    ServiceClient,
     ServiceToken,
 )
 from common.context import observe
@@ -62,7 +61,8 @@ async def test_a_thousand_callers_of_a_dying_service_stay_within_the_retry_budge
 async def test_with_a_breaker_a_dying_service_gets_next_to_nothing(upstream, connect, reply_with):
     upstream.reply = lambda request: reply_with(500)
     limits = Limits(max_concurrency=10, max_queue=1000)
-    async with connect(breaker=Breaker("billing", open_for=60), limits=limits) as client:
+    breaker = Breaker("billing", open_for=60, clock=Clock())
+    async with connect(breaker=breaker, limits=limits) as client:
         results = await asyncio.gather(
             *(client.get("/a") for _ in range(1000)), return_exceptions=True
         )
@@ -115,11 +115,11 @@ async def test_a_flapping_service_loses_no_idempotent_call(upstream, connect, re
             assert (await client.get("/a")).status == 200
 
 
-async def test_through_a_proxy_that_cuts_stalls_and_refuses(upstream, reply_with):
+async def test_through_a_proxy_that_cuts_stalls_and_refuses(upstream, connect):
     async with FaultProxy(f"127.0.0.1:{upstream.port}") as proxy:
         url = proxy.url(upstream.url)
         policy = Retry(attempts=2, backoff=Backoff(first=0.001), budget=None)
-        async with ServiceClient("b", base_url=url, retry=policy, breaker=False) as client:
+        async with connect(url, retry=policy, breaker=False) as client:
             assert (await client.get("/a")).status == 200
 
             proxy.cut()
@@ -145,17 +145,19 @@ async def test_through_a_proxy_that_cuts_stalls_and_refuses(upstream, reply_with
             assert client.bulkhead.active == 0
 
 
-async def test_a_service_that_stands_still_is_left_alone_until_it_goes_on(reply_with):
+@pytest.fixture
+def port():
     with reserve_port() as port:
-        pass
+        yield port
+
+
+async def test_a_service_that_stands_still_is_left_alone_until_it_goes_on(connect, port):
     arguments = ("-m", "http.server", str(port), "--bind", "127.0.0.1", "--protocol", "HTTP/1.1")
     clock = Clock()
     breaker = Breaker("billing", minimum_calls=4, clock=clock)
     async with (
         ManagedProcess(sys.executable, *arguments, ready=port) as process,
-        ServiceClient(
-            "billing", base_url=f"http://127.0.0.1:{port}", timeout=20, breaker=breaker
-        ) as client,
+        connect(f"http://127.0.0.1:{port}", breaker=breaker) as client,
     ):
         assert (await client.get("/")).status == 200
         process.pause()
@@ -174,8 +176,9 @@ async def test_a_service_that_stands_still_is_left_alone_until_it_goes_on(reply_
         assert client.bulkhead.active == 0
 
 
+@pytest.mark.timeout(600)
 async def test_when_a_service_dies_under_a_thousand_callers_retries_stay_within_the_budget(
-    upstream, reply_with
+    upstream, connect, reply_with
 ):
     async with FaultProxy(f"127.0.0.1:{upstream.port}") as proxy:
 
@@ -187,9 +190,8 @@ async def test_when_a_service_dies_under_a_thousand_callers_retries_stay_within_
         observer = Tries()
         budget = RetryBudget(ratio=0.1, min_per_second=1, window=10, clock=lambda: 0.0)
         policy = Retry(attempts=5, backoff=Backoff(first=0.01), budget=budget)
-        async with ServiceClient(
-            "billing", base_url=proxy.url(upstream.url), retry=policy, breaker=False, timeout=60
-        ) as client:
+        url = proxy.url(upstream.url)
+        async with connect(url, retry=policy, breaker=False, timeout=600) as client:
             with observe(observer):
                 tasks = [asyncio.create_task(client.get("/a")) for _ in range(1000)]
                 while not any(task.done() for task in tasks):

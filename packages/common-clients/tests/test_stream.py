@@ -128,16 +128,16 @@ async def test_the_callers_deadline_ends_a_stream_that_never_ends(upstream, conn
 
 
 async def test_the_timeout_is_for_the_beginning_and_not_for_the_whole_stream(
-    upstream, connect, reply_with
+    upstream, connect, reply_with, skip
 ):
     upstream.reply = lambda request: endless(reply_with)
-    loop = asyncio.get_running_loop()
-    async with connect(timeout=1.0) as client, client.stream("GET", "/export") as response:
-        until = loop.time() + 1.3
+    async with connect(timeout=60) as client, client.stream("GET", "/export") as response:
         assert remaining() is None
-        async for _ in response.iter_bytes():
-            if loop.time() > until:
-                break
+        pieces = response.iter_bytes()
+        for _ in range(5):
+            assert await anext(pieces)
+            skip(50)
+        await pieces.aclose()
 
 
 async def test_a_stream_that_falls_silent_ends(upstream, connect, reply_with):
@@ -177,7 +177,7 @@ async def test_closing_the_client_within_ones_own_stream_does_not_hang(
     upstream.reply = lambda request: endless(reply_with)
     client = connect()
     async with client, client.stream("GET", "/export"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await client.close()
 
 

@@ -20,13 +20,19 @@ class ContextFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage()[:MAX_TEXT],
+            "event": _bounded(record.getMessage()),
             "request_id": context.request_id,
             "correlation_id": context.correlation_id,
             "trace_id": context.trace and context.trace.trace_id,
-            "exception": record.exc_info and self.formatException(record.exc_info)[-MAX_TEXT:],
+            "exception": record.exc_info and _bounded(self.formatException(record.exc_info)),
         }
         return json.dumps({name: value for name, value in line.items() if value})
+
+
+def _bounded(text: str) -> str:
+    """The beginning and the end, which is where a traceback says what happened."""
+    half = MAX_TEXT // 2
+    return text if len(text) <= MAX_TEXT else f"{text[:half]} … {text[-half:]}"
 
 
 def set_up() -> None:

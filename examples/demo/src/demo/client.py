@@ -10,7 +10,8 @@ import httpx
 
 from demo.workload import PlannedCall
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 90.0
+"""More than a service that was killed may take until it is ready again."""
 CONFLICT = 409
 
 

@@ -58,6 +58,9 @@ async def _until_sigterm(console: Console) -> int:
 
 async def _run(console: Console) -> int:
     workload = _workload()
+    if workload.empty():
+        show_bad_lines(workload.bad, console)
+        raise UsageError("not one line of INPUT is a call: the reasons stand above")
     console.print(
         "starting PostgreSQL, NATS, Valkey, calls-api and post-processing, each with a relay ..."
     )
@@ -65,8 +68,6 @@ async def _run(console: Console) -> int:
         console.print(f"driving {workload.title} through {system.api_url}", highlight=False)
         books = await drive(system, workload, console=console)
         show_bad_lines(workload.bad, console)
-        if len(workload.bad) == workload.total:
-            raise UsageError("not one line of INPUT is a call: the reasons stand above")
         show_books(books, console)
         if not books.balance:
             for service in system.services:

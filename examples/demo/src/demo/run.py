@@ -115,6 +115,9 @@ async def drive(system: System, workload: Workload, *, console: Console) -> Book
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            # Why nothing answers any more, if it is this.
+            if kill.done() and not kill.cancelled() and kill.exception() is not None:
+                await kill
         summary = await client.summary()
         made = await client.calls()
         processed, records = await Records(system.postgres_url).count()

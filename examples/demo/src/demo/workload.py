@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,6 +47,13 @@ class Workload:
     """The lines that were no calls, as far as has been read."""
     read: bool = False
     """Whether all of it has been read."""
+
+    def empty(self) -> bool:
+        """Whether there is not one call; reads as far as the first."""
+        first = next(self.calls, None)
+        if first is not None:
+            self.calls = chain([first], self.calls)
+        return first is None
 
 
 def generated(count: int, *, seed: int = 1) -> Workload:

@@ -22,8 +22,12 @@ RETRY: Final = Redelivery(attempts=4000, backoff=Exponential(0.5, 15))
 """About eight hours on average: calls-api may be away for as long, and nothing is given up."""
 
 GIVE_UP_ON: Final = (ConflictError, NotFoundError, ValidationError)
-"""calls-api knows no such call, or another record of it: no repetition changes that."""
+"""calls-api knows no such call, or another record of it, or the id is none that a path can hold:
+no repetition changes that.
+"""
 
+TRY_SECONDS: Final = 2.0
+CALL_SECONDS: Final = 5.0
 ATTEMPT_SECONDS: Final = 10.0
 
 
@@ -35,8 +39,8 @@ def make_client(settings: Settings) -> ServiceClient:
     return ServiceClient(
         "calls-api",
         base_url=settings.calls_api_url,
-        timeout=5,
-        try_timeout=2,
+        timeout=CALL_SECONDS,
+        try_timeout=TRY_SECONDS,
         retry=Retry(attempts=2, backoff=Backoff(first=0.05)),
         breaker=Breaker("calls-api", open_for=1, open_maximum=5),
         limits=Limits(max_concurrency=CONCURRENCY, max_queue=CONCURRENCY),

@@ -31,7 +31,7 @@ class Settings(BaseAppSettings, prefix="POST_PROCESSING_"):
     """Set `url`."""
     nats: Nats
     """Set `servers`, a JSON list of URLs."""
-    calls_api_url: str
+    calls_api_url: str = Field(pattern="^https?://")
     """Where calls-api is, such as https://calls.internal. Only the worker asks it."""
     relay: RelayConfig = RelayConfig()
     """How the relay works."""
