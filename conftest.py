@@ -45,6 +45,12 @@ def pytest_runtest_call(item: pytest.Item) -> None:
         done.add(item.example.start)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests wait for servers more than they compute."""
+    return (os.cpu_count() or 1) + 1
+
+
 PREFIX = "common-tests-"
 
 

@@ -89,6 +89,7 @@ async def unprocessed(http):
     return [call["call_id"] for call in page["data"]]
 
 
+@pytest.mark.chaos
 async def test_two_replicas_of_each_service_start_at_the_same_time(stack, services, postgres_url):
     calls_api, post_processing = services
     (first, relay, http), (second, standby, other) = calls_api(), calls_api()

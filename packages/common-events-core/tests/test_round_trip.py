@@ -153,5 +153,6 @@ def test_every_type_survives_its_envelope(cls: type[Message], mode: Mode, data: 
 
 
 def test_nothing_of_the_domain_is_left_out():
-    assert len(OWN) == len(registry.all()) > 30
+    # Beside types which other tests, and the blocks of README files, have declared meanwhile.
+    assert len(OWN) == sum(each.__module__.startswith("common.domain.") for each in registry) > 30
     assert new_trace() != new_trace()
