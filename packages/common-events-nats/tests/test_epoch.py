@@ -16,3 +16,11 @@ def test_another_leader_is_another_epoch_but_not_the_first_nor_none():
     assert not epoch.led_by("a")
     assert epoch.led_by("b")
     assert epoch.number == 1
+
+
+def test_a_leader_that_crashed_and_leads_again_is_another_epoch():
+    epoch = Epoch("A1")
+    assert not epoch.led_by("a", "10:00")
+    assert not epoch.led_by("a", "10:00")
+    assert epoch.led_by("a", "10:01")
+    assert epoch.number == 1

@@ -15,17 +15,25 @@ class Epoch:
     def __init__(self, server: str) -> None:
         self.number = 0
         self._server = server
-        self._leader: str | None = None
+        self._term: str | None = None
 
     def served_by(self, server: str) -> bool:
         """Note the server at the other end; return whether this is another epoch."""
         before, self._server = self._server, server
         return self._compare(before, server)
 
-    def led_by(self, leader: str | None) -> bool:
-        """Note who leads the consumer, if anybody does; return whether this is another epoch."""
-        before, self._leader = self._leader, leader or self._leader
-        return self._compare(before or self._leader, self._leader)
+    def led_by(self, leader: str | None, since: str | None = None) -> bool:
+        """Note who leads the consumer, if anybody does; return whether this is another epoch.
+
+        Args:
+            leader: Name of the server.
+            since: When it was elected: it may be the same again after a crash. Servers say so
+                since nats-server 2.12.
+        """
+        before = self._term
+        if leader:
+            self._term = f"{leader} {since}"
+        return self._compare(before or self._term, self._term)
 
     def _compare(self, before: str | None, now: str | None) -> bool:
         self.number += before != now

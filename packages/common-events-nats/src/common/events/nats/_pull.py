@@ -374,9 +374,9 @@ class Pull:
     async def _subscribe(self, info: Json) -> None:
         config = info["config"]
         self._batch = config.get("max_batch") or _ANY
-        cluster = info.get("cluster")
+        cluster = info.get("cluster") or {}
         self._clustered = bool(cluster)
-        if self.epoch.led_by(cluster.get("leader") if cluster else None):
+        if self.epoch.led_by(cluster.get("leader"), cluster.get("leader_since")):
             self._forgotten()
         if self._created != info["created"]:
             self._begin_anew(info["created"])
