@@ -17,7 +17,7 @@ from common.clients import ServiceClient
 from common.context import remaining
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-PARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
+PARENT = f"00-{TRACE_ID}-{SPAN_ID}"
 
 
 @contextmanager
@@ -78,14 +78,15 @@ def ask(url: str, *headers: tuple[str, str]) -> tuple[httpx.Response, dict[str, 
     return answer, found["headers"], found["remaining"]
 
 
-def test_a_trace_and_its_ids_reach_the_last_service(url: str) -> None:
+@pytest.mark.parametrize("flags", ["00", "01"])
+def test_a_trace_and_its_ids_reach_the_last_service(url: str, flags: str) -> None:
     answer, sent, _ = ask(
-        url, ("traceparent", PARENT), ("tracestate", "a=1"), ("tracestate", "b@c=2"),
+        url, ("traceparent", f"{PARENT}-{flags}"), ("tracestate", "a=1"), ("tracestate", "b@c=2"),
         ("X-Request-ID", "r-1"), ("X-Correlation-ID", "c-1"),
     )  # fmt: skip
     [parent] = sent["traceparent"]
     assert parent.split("-")[1] == TRACE_ID == answer.headers["x-trace-id"]
-    assert parent.endswith("-01")
+    assert parent.endswith(f"-{flags}")
     assert sent["tracestate"] == ["a=1,b@c=2"]
     assert sent["x-correlation-id"] == ["c-1"]
     assert sent["x-request-id"] == ["r-1"]
@@ -114,14 +115,16 @@ FULL = [f"k{n}=v" for n in range(32)]
 def test_a_state_is_handed_on_whole_or_not_at_all(
     url: str, states: list[str], kept: list[str] | None
 ) -> None:
-    _, sent, _ = ask(url, ("traceparent", PARENT), *(("tracestate", each) for each in states))
+    _, sent, _ = ask(
+        url, ("traceparent", f"{PARENT}-01"), *(("tracestate", each) for each in states)
+    )
     assert sent["traceparent"][0].split("-")[1] == TRACE_ID
     assert sent.get("tracestate") == kept
 
 
 def test_a_state_beyond_512_characters_is_cut_between_members(url: str) -> None:
     states = [f"k{n}={'v' * 100}" for n in range(10)]
-    _, sent, _ = ask(url, ("traceparent", PARENT), ("tracestate", ",".join(states)))
+    _, sent, _ = ask(url, ("traceparent", f"{PARENT}-01"), ("tracestate", ",".join(states)))
     members = sent["tracestate"][0].split(",")
     assert members == states[: len(members)]
     assert len(members) >= 4

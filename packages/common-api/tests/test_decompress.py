@@ -3,11 +3,14 @@
 import gzip
 import json
 import random
+import tracemalloc
 import zlib
 
 import pytest
 from api_apps import code, make_app
 from api_drivers import ask, scope_of, talk
+
+from common.api import DecompressMiddleware, HTTPError
 
 
 def deflate(body):
@@ -83,6 +86,51 @@ async def test_a_typed_body_may_be_compressed_and_its_bomb_is_no_400():
     assert (await ask(app, "POST", "/typed", body=good, headers=headers)).json() == {"a": 1}
     bomb = gzip.compress(b"[" * 50_000_000)
     assert (await ask(app, "POST", "/typed", body=bomb, headers=headers)).status == 413
+
+
+async def peak_of(app, body, *, piece):
+    """Bytes that reading a gzip body through ``app`` takes at most, and its refusal, if any."""
+    parts = [body[i : i + piece] for i in range(0, len(body), piece)]
+    messages = [{"type": "http.request", "body": each, "more_body": True} for each in parts]
+    messages.append({"type": "http.request", "body": b"", "more_body": False})
+    tracemalloc.start()
+    try:
+        headers = [(b"content-encoding", b"gzip")]
+        answer = await talk(app, scope_of("POST", headers=headers), messages)
+        return tracemalloc.get_traced_memory()[1], answer.error
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("piece", [1000, 1_000_000])
+async def test_a_bomb_comes_out_piece_by_piece_and_is_never_held(piece):
+    given = 0
+
+    async def count(scope, receive, send):
+        nonlocal given
+        while (message := await receive())["more_body"]:
+            given += len(message["body"])
+
+    bomb = gzip.compress(bytes(50_000_000))
+    generous = DecompressMiddleware(count, max_body=60_000_000, max_ratio=2000)
+    peak, error = await peak_of(generous, bomb, piece=piece)
+    assert (given, error) == (50_000_000, None)
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("piece", [1000, 1_000_000])
+async def test_a_refused_bomb_takes_no_more_memory_than_an_honest_body(piece):
+    async def keep(scope, receive, send):
+        body = []
+        while (message := await receive())["more_body"]:
+            body.append(message["body"])
+
+    peak, error = await peak_of(
+        DecompressMiddleware(keep), gzip.compress(bytes(50_000_000)), piece=piece
+    )
+    assert isinstance(error, HTTPError)
+    assert (error.status_code, error.code) == (413, "BODY_RATIO_TOO_HIGH")
+    assert peak < 9 * 1024 * 1024
 
 
 async def test_compressed_bodies_stay_as_they_are_by_default():

@@ -521,6 +521,34 @@ async def test_retry_after_is_waited_for(upstream, connect, reply_with):
         assert loop.time() - began >= 1
 
 
+async def test_an_open_breaker_outlasts_a_retry_after(upstream, connect, reply_with):
+    upstream.reply = lambda request: reply_with(503, retry_after="1")
+    breaker = Breaker("billing", minimum_calls=1, open_for=60)
+    async with connect(breaker=breaker) as client:
+        with pytest.raises(CircuitOpenError) as raised:
+            await client.get("/a")
+        assert 40 < raised.value.retry_after < 75
+        assert isinstance(raised.value.__cause__, ServiceUnavailableError)
+        assert raised.value.__cause__.retry_after == 1
+        assert len(upstream.requests) == 1
+
+
+async def test_a_retry_after_is_kept_by_the_probe_of_a_breaker(upstream, connect, reply_with):
+    loop, times = asyncio.get_running_loop(), []
+    replies = iter([reply_with(503, retry_after="1"), reply_with(200)])
+
+    def reply(request):
+        times.append(loop.time())
+        return next(replies)
+
+    upstream.reply = reply
+    breaker = Breaker("billing", minimum_calls=1, open_for=0.05, open_maximum=0.05, probes=1)
+    async with connect(breaker=breaker) as client:
+        assert (await client.get("/a")).status == 200
+    assert times[1] - times[0] >= 1
+    assert breaker.state == "closed"
+
+
 async def test_a_retry_after_date_counts_from_the_servers_own_clock(upstream, connect, reply_with):
     upstream.reply = lambda request: reply_with(
         429, retry_after="Sun, 06 Nov 1994 08:59:37 GMT", date="Sun, 06 Nov 1994 08:49:37 GMT"

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import random
 import traceback
+import tracemalloc
 import zlib
 
 import httpx
@@ -117,8 +118,14 @@ async def test_a_decompression_bomb_is_refused(upstream, connect, reply_with, en
     bomb = encode(bytes(100_000_000))
     upstream.reply = lambda request: reply_with(200, bomb, content_encoding=encoding)
     async with connect(limits=Limits(max_response_bytes=1_000_000)) as client:
-        with pytest.raises(UpstreamServiceError, match="longer than 1000000 bytes"):
-            await client.get("/a")
+        tracemalloc.start()
+        try:
+            with pytest.raises(UpstreamServiceError, match="longer than 1000000 bytes"):
+                await client.get("/a")
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 5_000_000
 
 
 async def test_endless_empty_members_of_gzip_are_refused(upstream, connect, reply_with):
