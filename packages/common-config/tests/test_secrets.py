@@ -348,3 +348,24 @@ def test_a_wrong_tag_is_not_repeated():
         str(caught.value.problems[0])
         == "pet (X_PET__KIND): Input tag should be one of 'cat', 'dog'"
     )
+
+
+@pytest.mark.parametrize("kind", [SecretStr, SecretUrl, PostgresDsn])
+def test_a_secret_url_hides_no_message_because_of_its_scheme(kind):
+    def https(url: str) -> str:
+        if not url.startswith("https://"):
+            raise ValueError(f"{url!r}: give a https:// URL; postgresql:// is for databases")
+        return url
+
+    class Checked(BaseAppSettings, prefix="CHECKED_"):
+        database: kind
+        calls: Annotated[str, AfterValidator(https)]
+
+    urls = "postgresql://app:s3cr3t-canary@db-host/orders", "http://calls"
+    with pytest.raises(ConfigError) as caught:
+        load(Checked, environ={"CHECKED_DATABASE": urls[0], "CHECKED_CALLS": urls[1]})
+    assert "'http://calls': give a https:// URL" in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        load(Checked, environ={"CHECKED_DATABASE": urls[0], "CHECKED_CALLS": urls[0]})
+    assert "its message is left out" in str(caught.value)
+    assert_clean(str(caught.value))

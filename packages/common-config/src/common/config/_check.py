@@ -1,5 +1,6 @@
 """What is wrong with merged values, told without the values."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import cast, get_args
@@ -24,6 +25,7 @@ _SAFE = frozenset(get_args(ErrorType)) - {
     "value_error",
 }
 _PIECE = 4  # characters of a secret that a message may not repeat
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")  # of a URL; no secret
 
 
 def prune(branch: Branch, shape: Shape, problems: list[Problem], path: Path = ()) -> Branch:
@@ -207,6 +209,8 @@ def _sources(node: Node | None) -> str:
 
 
 def _pieces(secret: str) -> Iterator[str]:
+    if scheme := _SCHEME.match(secret):
+        secret = secret[scheme.end() :]
     if secret and len(secret) <= _PIECE:
         yield secret
     for start in range(len(secret) - _PIECE + 1):
