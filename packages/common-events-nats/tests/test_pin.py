@@ -108,6 +108,27 @@ async def test_the_pin_is_kept_while_there_is_no_room_to_ask_for_more(nats: Nats
 
 
 @pytest.mark.chaos
+async def test_keeping_the_pin_does_not_hide_that_requests_are_lost(nats: Nats, other: Nats):
+    """As by a connection between servers that was away for a moment."""
+    consumer = await nats.consume(**ordered(ack_wait=9.0))
+    await other.publish_many(1)
+    [delivery] = await receive(consumer, 1)
+    client, subscription = nats.connection.nc, consumer.pull._subscription
+    assert subscription is not None
+    [sid] = [
+        sid
+        for sid, sink in client.sinks.items()
+        if getattr(sink, "__self__", None) is consumer.pull
+    ]
+    client.write(b"UNSUB %d\r\n" % sid)
+    await nats.connection.flush()
+    await other.publish_many(1, start=1)  # finds that nobody listens: the requests are gone
+    await asyncio.sleep(0.5)
+    client.write(b"SUB %b  %d\r\n" % (subscription.subject.encode(), sid))
+    await delivery.ack()
+    assert [each.sequence for each in await take(consumer, 1)] == [2]
+
+
 async def test_the_pin_is_kept_while_there_is_nothing_to_do(nats: Nats, other: Nats):
     first = await nats.consume(**ordered(ack_wait=9.0))
     await nats.publish("s.a")

@@ -75,6 +75,12 @@ class RawClient(Client):
         return str(self._server_info.get("server_id", ""))
 
     @property
+    def domain(self) -> str | None:
+        """The domain of the JetStream that runs in the server itself; ``None`` if none does."""
+        info = self._server_info
+        return str(info.get("domain", "")) if info.get("jetstream") else None
+
+    @property
     def congested(self) -> bool:
         """Whether the peer reads so slowly that nothing should be sent again."""
         writer = getattr(self._transport, "_io_writer", None)

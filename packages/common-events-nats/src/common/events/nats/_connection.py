@@ -154,6 +154,12 @@ class Connection:
         """Of the server at the other end; another one when it was started again."""
         return self.nc.server_id
 
+    @property
+    def has_jetstream(self) -> bool:
+        """Whether the server at the other end is one of those that JetStream is asked of."""
+        domain = self.nc.domain
+        return domain is not None and self.config.domain in (None, domain)
+
     # The client's listener
 
     def up(self) -> None:

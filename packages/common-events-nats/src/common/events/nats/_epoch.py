@@ -15,26 +15,25 @@ class Epoch:
     def __init__(self, server: str) -> None:
         self.number = 0
         self._server = server
+        self._looks = 0
         self._term: str | None = None
 
-    def served_by(self, server: str) -> bool:
-        """Note the server at the other end; return whether this is another epoch."""
-        before, self._server = self._server, server
-        return self._compare(before, server)
+    def served_by(self, server: str) -> None:
+        """Note the server at the other end of the connection."""
+        self.number += server != self._server
+        self._server = server
 
-    def led_by(self, leader: str | None, since: str | None = None) -> bool:
-        """Note who leads the consumer, if anybody does; return whether this is another epoch.
+    def led_by(self, leader: str | None, since: str | None = None) -> None:
+        """Note who leads the consumer, if anybody does, whenever that was looked up.
 
         Args:
             leader: Name of the server.
             since: When it was elected: it may be the same again after a crash. Servers say so
-                since nats-server 2.12.
+                since nats-server 2.12, and only of consumers with replicas. Where they do not,
+                each time may be another one.
         """
-        before = self._term
-        if leader:
-            self._term = f"{leader} {since}"
-        return self._compare(before or self._term, self._term)
-
-    def _compare(self, before: str | None, now: str | None) -> bool:
-        self.number += before != now
-        return before != now
+        self._looks += 1
+        if not leader:
+            return
+        before, self._term = self._term, f"{leader} {since or self._looks}"
+        self.number += before is not None and before != self._term

@@ -66,6 +66,14 @@ class Pin:
             request["id"] = self._id.decode()
         self._pulled = time.monotonic()
 
+    def may_ask(self, asked: int) -> bool:
+        """Whether another request has a meaning beside those for ``asked`` messages.
+
+        Without the pin one is enough: it may get the pin, but then nothing else is given to the
+        others, which do not name it, for as long as they wait.
+        """
+        return self._id is not None or not asked
+
     def admit(self, delivery: NatsDelivery, headers: bytes | None, pull: "Pull") -> bool:
         """Whether a message may go on; otherwise it is held until it may."""
         found, number = _pin_id(headers), delivery.consumer_sequence
@@ -73,6 +81,7 @@ class Pin:
         if pinned_anew:
             self.lose()  # what was held before may meanwhile have been another's
             self._id = found
+            pull.ask_later()  # for what there was no use in asking without it
         if pinned_anew or number != self._last + 1:
             self._shut = True
             self._look = _FIRST_LOOK
@@ -86,6 +95,15 @@ class Pin:
                 pull.unsettled.discard(older)  # came again before its turn
             self.held[delivery.sequence] = delivery
         return not self._shut
+
+    def compare(self, info: Json) -> None:
+        """Note whom the broker takes for the active process; another leader knows of none.
+
+        It would take a request that names the old pin for one of a process unknown to it, pin
+        that, and then refuse it.
+        """
+        if self._id is not None and _pinned(info) != self._id:
+            self.lose()
 
     def lose(self) -> None:
         """Another process is active: hand back what was held for the turn that is over."""

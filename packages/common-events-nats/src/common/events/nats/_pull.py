@@ -99,6 +99,7 @@ class Pull:
         self._created = ""
         self.generation = 0
         self.epoch = Epoch(connection.server_id)
+        self._settled_in = 0
         self._settlements = Settlements(connection.nc.write)
         self._listeners: list[Callable[[], None]] = []
         self._renewal = Renewal(
@@ -184,7 +185,7 @@ class Pull:
         if free * 4 >= self.limit:
             self._ask()
         elif not self.asked:
-            self._ask_later()
+            self.ask_later()
 
     def extend(self, delivery: NatsDelivery) -> None:
         """Start ``ack_wait`` anew."""
@@ -211,14 +212,9 @@ class Pull:
         """
         return self.pin is None or answer.startswith(NAK)
 
-    def _forgotten(self) -> None:
-        """Have all sent again that is not known to be settled."""
-        if self.pin is not None:
-            self._settlements.hand_back()
-
     # Asking
 
-    def _ask_later(self) -> None:
+    def ask_later(self) -> None:
         """Ask once for whatever is settled in this turn of the loop."""
         if not self._ask_soon:
             self._ask_soon = True
@@ -229,7 +225,7 @@ class Pull:
         if self.stopped or not self._inbox or not self.connection.connected:
             return
         free = min(self._room - len(self.unsettled) - self.asked, self._batch)
-        if free <= 0:
+        if free <= 0 or (self.pin is not None and not self.pin.may_ask(self.asked)):
             return
         request: Json = {
             "batch": free,
@@ -272,16 +268,16 @@ class Pull:
         self._write(pub(subject.encode(), body))
 
     def _receive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        now = self._heard = time.monotonic()
         if not reply:
             self._status(subject, headers)
             return
+        now = self._heard = time.monotonic()
         tokens = reply.split(b".")
         tokens = tokens[2:] if len(tokens) == 9 else tokens[4:]
         delivery = NatsDelivery(self, subject.decode(), data, reply, tokens, headers, now)
         self.asked = max(0, self.asked - 1)
         if not self.asked:
-            self._ask_later()  # there may be room that was too little to ask for
+            self.ask_later()  # there may be room that was too little to ask for
         self.unsettled.add(delivery)
         self._renewal.confirm()
         if self.pin is not None and not self.pin.admit(delivery, headers, self):
@@ -290,26 +286,29 @@ class Pull:
 
     def _status(self, subject: bytes, headers: bytes | None) -> None:
         code, _ = parse_status(headers)
+        if self.pin is not None and code == 423:
+            self.pin.lose()
+            self.doubt()  # another may have it since there is another leader
+        if subject.endswith(b".k"):
+            if code == 503:
+                self.doubt()
+            return  # the answer to a request that only keeps the pin
+        self._heard = time.monotonic()
         if code == 100:
             self._renewal.confirm()
             return
-        if self.pin is not None and code == 423:
-            self.pin.lose()
-        if subject.endswith(b".k"):
-            return  # the answer to a request that only keeps the pin
         left = parse_headers(headers).get("Nats-Pending-Messages", "")
         if left.isdigit() and left.isascii():
             self.asked = max(0, self.asked - int(left))
             self._renewal.confirm()
-            self._ask_later()
+            self.ask_later()
         else:
             self.doubt()
 
     # Watching
 
     def _reconnected(self) -> None:
-        if self.epoch.served_by(self.connection.server_id):
-            self._forgotten()
+        self.epoch.served_by(self.connection.server_id)
         self.doubt()
 
     def _disconnected(self) -> None:
@@ -365,6 +364,7 @@ class Pull:
         """Give up the requests, look the consumer up, and ask anew."""
         self.renewals += 1
         subscription, self._subscription = self._subscription, None
+        self._inbox = b""
         if subscription is not None:
             # So that nothing the server had sent is missed, and none of the old requests is
             # served when the new ones are counted.
@@ -374,12 +374,14 @@ class Pull:
     async def _subscribe(self, info: Json) -> None:
         config = info["config"]
         self._batch = config.get("max_batch") or _ANY
-        cluster = info.get("cluster") or {}
-        self._clustered = bool(cluster)
-        if self.epoch.led_by(cluster.get("leader"), cluster.get("leader_since")):
-            self._forgotten()
+        self._note_leader(info.get("cluster") or {})
         if self._created != info["created"]:
             self._begin_anew(info["created"])
+        elif self.pin is not None and self._settled_in != self.epoch.number:
+            self._settlements.hand_back()  # what is not known to be settled
+        self._settled_in = self.epoch.number
+        if self.pin is not None:
+            self.pin.compare(info)
         self._settlements.resend()
         self._expires = min(EXPIRES, (config.get("max_expires") or EXPIRES * 1e9) / 1e9)
         inbox = self.connection.new_inbox()
@@ -389,3 +391,10 @@ class Pull:
         self._inbox = inbox.encode()
         self._heard = time.monotonic()
         self._ask()
+
+    def _note_leader(self, cluster: Json) -> None:
+        self._clustered = bool(cluster)
+        if cluster or self.connection.has_jetstream:
+            self.epoch.led_by(cluster.get("leader"), cluster.get("leader_since"))
+        else:
+            self.epoch.led_by("a server behind a leaf node")

@@ -45,8 +45,10 @@ class Settlements:
         """Ask for everything again that may not have been settled."""
         unsure, unsent = self._sent, self._unsent
         self._sent, self._unsent = deque(maxlen=_REMEMBERED), deque()
-        for reply in (*unsure, *(reply for reply, _ in unsent)):
+        for reply in unsure:
             self.send(reply, NAK)
+        for reply, answer in unsent:
+            self.send(reply, answer if answer.startswith(NAK) else NAK)
 
     def forget(self) -> None:
         """Send nothing again: the consumer is another one."""
