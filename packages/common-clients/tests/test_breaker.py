@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -371,9 +372,33 @@ async def test_as_decorator_together_with_retry(clock):
         {"probes": 0},
         {"open_maximum": 1},
         {"patience": float("inf")},
+        {"name": 0.5},
+        {"name": ""},
     ],
     ids=str,
 )
 def test_misconfiguration_names_the_field(options):
+    given: dict[str, Any] = {"name": "billing", **options}
     with pytest.raises(ValueError, match=next(iter(options))):
-        Breaker("billing", **options)
+        Breaker(**given)
+
+
+async def test_which_errors_count_can_be_said_by_type(clock):
+    for counts in (OSError, (KeyError, OSError)):
+        breaker = Breaker("billing", minimum_calls=1, clock=clock, counts=counts)
+        await fail(breaker, ValueError())
+        assert breaker.state == "closed"
+        await fail(breaker, ConnectionResetError())
+        assert breaker.state == "open"
+
+
+async def _coroutine(error):
+    return True
+
+
+@pytest.mark.parametrize(
+    "counts", [_coroutine, "OSError", int, ()], ids=["coroutine", "text", "no-error", "none"]
+)
+def test_a_condition_that_can_never_work_is_refused(counts):
+    with pytest.raises(TypeError, match="counts="):
+        Breaker("billing", counts=counts)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
@@ -146,7 +147,10 @@ async def test_as_decorator():
     assert await call(3) == 3
 
 
-@pytest.mark.parametrize("options", [{"limit": 0}, {"queue": -1}, {"max_wait": -1}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"limit": 0}, {"queue": -1}, {"max_wait": -1}, {"name": 5}], ids=str
+)
 def test_misconfiguration_names_the_field(options):
+    given: dict[str, Any] = {"name": "billing", "limit": 1, **options}
     with pytest.raises(ValueError, match=next(iter(options))):
-        Bulkhead("billing", **{"limit": 1, **options})
+        Bulkhead(**given)

@@ -5,6 +5,7 @@ import pickle
 import time
 from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -183,7 +184,7 @@ async def test_a_body_can_be_a_model_text_bytes_or_an_iterator(upstream, connect
 async def test_models_may_stand_anywhere_in_a_body(upstream, connect):
     async with connect() as client:
         await client.put("/a", json={"all": [Account(id=1), Account(id=2, name="b")]})
-        with pytest.raises(TypeError, match="json= has object in it"):
+        with pytest.raises(TypeError, match=r"json\[0\] is object: give"):
             await client.put("/a", json=[object()])
         with pytest.raises(ValueError):
             await client.put("/a", json=float("nan"))
@@ -841,7 +842,7 @@ async def test_errors_say_who_what_and_why_without_saying_too_much(upstream, con
     assert problem_of(pickle.loads(pickle.dumps(error))) == problem
 
 
-async def test_the_older_envelope_is_understood(upstream, connect, reply_with):
+async def test_an_envelope_is_understood(upstream, connect, reply_with):
     upstream.reply = lambda request: reply_with(
         404, {"error": {"code": "NO_ACCOUNT", "message": "No account\nhere"}}
     )
@@ -851,6 +852,90 @@ async def test_the_older_envelope_is_understood(upstream, connect, reply_with):
     problem = problem_of(raised.value)
     assert problem
     assert (problem.code, problem.title) == ("NO_ACCOUNT", "No account here")
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+@pytest.mark.parametrize("style", ["envelope", "problem"])
+async def test_who_says_that_repeating_is_of_no_use_is_not_asked_again(
+    upstream, connect, reply_with, status, style
+):
+    details = {"service": "ledger", "retryable": False}
+    envelope = {"data": None, "error": {"code": "X", "message": "No", "details": details}}
+    problem = {"title": "No", "code": "X", "details": details}
+    upstream.reply = lambda request: (
+        reply_with(status, envelope)
+        if style == "envelope"
+        else reply_with(status, problem, content_type="application/problem+json")
+    )
+    async with connect() as client:
+        with pytest.raises(AppError) as raised:
+            await client.get("/a")
+    assert len(upstream.requests) == 1
+    assert not raised.value.retryable
+
+
+@pytest.mark.parametrize(("verb", "status"), [("post", 503), ("get", 501)])
+async def test_nobody_can_make_us_repeat_what_is_not_repeatable(
+    upstream, connect, reply_with, verb, status
+):
+    upstream.reply = lambda request: reply_with(
+        status, {"error": {"code": "X", "details": {"retryable": True}}}
+    )
+    async with connect() as client:
+        with pytest.raises(AppError):
+            await getattr(client, verb)("/a")
+    assert len(upstream.requests) == 1
+
+
+async def test_errors_name_the_call_by_its_method_and_template(upstream, connect, reply_with):
+    call = ("/items/{id}", {"id": "canary"})
+    replies = {
+        "billing answered with HTTP status 500 to GET /items/{id}": reply_with(500),
+        "billing, GET /items/{id}: its answer is no JSON; it is text/html": reply_with(
+            200, b"<html>", content_type="text/html"
+        ),
+        "billing, GET /items/{id}: the answer is longer than 9 bytes": reply_with(200, b"1" * 10),
+        "billing, GET /items/{id}: it redirects once more, and follow_redirects is 0": reply_with(
+            302, location="/canary"
+        ),
+    }
+    async with connect(retry=False, limits=Limits(max_response_bytes=9)) as client:
+        for message, reply in replies.items():
+            upstream.reply = lambda request, reply=reply: reply
+            with pytest.raises(UpstreamServiceError) as raised:
+                (await client.get(call[0], path=call[1], params={"q": "canary"})).json()
+            assert (str(raised.value), raised.value.endpoint) == (message, "/items/{id}")
+        upstream.reply = lambda request: forever
+        with pytest.raises(RequestTimeoutError, match=r"answer GET /items/\{id\} within 0.1 s"):
+            await client.get(call[0], path=call[1], timeout=0.1)
+        await upstream.stop()
+        with pytest.raises(ServiceUnavailableError, match=r"reached for GET /items/\{id\}: nobody"):
+            await client.get(call[0], path=call[1])
+
+
+async def test_what_nothing_can_be_decoded_into_is_refused_before_anything_is_sent(
+    upstream, connect
+):
+    async with connect() as client:
+        for into in ({}, "Account"):
+            with pytest.raises(TypeError, match="into= is of type"):
+                await client.post("/a", into=into)
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("key", [uuid4(), "CREDIT:O_17"], ids=["uuid", "text"])
+async def test_a_key_may_be_a_uuid(upstream, connect, reply_with, key):
+    upstream.reply = scripted(reply_with(503), reply_with(200))
+    async with connect() as client:
+        await client.post("/a", idempotency_key=key)
+    assert [each.header("idempotency-key") for each in upstream.requests] == [str(key)] * 2
+
+
+async def test_no_key_is_none(upstream, connect):
+    key: str | None = None
+    async with connect() as client:
+        await client.post("/a", idempotency_key=key)
+    assert upstream.requests[0].header("idempotency-key") == ""
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>canary", b'{"id": "canary"}', b"[" * 200_000])

@@ -1,10 +1,11 @@
 """Misconfiguration fails at construction, naming the field and the fix."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from common.clients import ClientConfig, Limits, ServiceKey, ServiceToken
+from common.clients import ClientConfig, Limits, ServiceClient, ServiceKey, ServiceToken
 from common.errors import InternalError
 
 
@@ -117,6 +118,23 @@ def test_secrets_are_not_in_the_repr():
     for header in ("X-Key:", "Host", "content-length", "", None):
         with pytest.raises(ValueError, match="header"):
             ServiceKey("key", header=header)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_a_client_is_made_from_a_config_and_from_nothing_that_looks_like_one():
+    given: Any = {"service": "billing", "base_url": "http://b"}
+    with pytest.raises(ValueError, match=r"config is dict: give ClientConfig\(\.\.\.\)"):
+        ServiceClient.from_config(given)
+
+
+async def test_a_token_function_may_be_plain_or_async():
+    async def fresh():
+        return "async"
+
+    tokens = [ServiceToken(lambda: "plain"), ServiceToken(fresh), ServiceToken(partial(fresh))]
+    fields = [await each.header_field() for each in tokens]
+    assert fields == [("Authorization", f"Bearer {each}") for each in ("plain", "async", "async")]
+    with pytest.raises(InternalError):
+        await ServiceToken(lambda: 7).header_field()  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
 
 
 async def test_a_token_function_must_return_a_token():

@@ -126,13 +126,13 @@ async def test_through_a_proxy_that_cuts_stalls_and_refuses(upstream, connect):
             assert (await client.get("/a")).status == 200
 
             proxy.stall()
-            with pytest.raises(AppError, match="did not answer within"):
+            with pytest.raises(AppError, match=r"did not answer \w+ /a within"):
                 await client.get("/a", timeout=0.1)
             proxy.heal()
             assert (await client.get("/a")).status == 200
 
             proxy.drop(direction="downstream")
-            with pytest.raises(AppError, match="did not answer within"):
+            with pytest.raises(AppError, match=r"did not answer \w+ /a within"):
                 await client.post("/a", json=1, timeout=0.1)
             proxy.heal()
 

@@ -1,5 +1,7 @@
 """Headers that could end their line, or say where a message ends, are not sent."""
 
+from uuid import uuid4
+
 import pytest
 
 from common.clients import Headers
@@ -16,13 +18,21 @@ def test_sound_headers_are_sent_as_they_are():
 
 
 @pytest.mark.parametrize(
-    "value", ["a\r\nX: y", "a\nb", "a\0b", "ü", "\x7f", 1, "a" * 9000, None, " canary", "canary\t"]
+    "value", ["a\r\nX: y", "a\nb", "a\0b", "ü", "\x7f", "a" * 9000, " canary", "canary\t"]
 )
 def test_a_value_that_cannot_be_sent_is_refused_and_not_shown(value):
     with pytest.raises(ValidationError) as raised:
         checked({"X-Token": value})
     assert raised.value.field == "X-Token"
     assert str(value)[:8] not in str(raised.value.to_dict())
+
+
+@pytest.mark.parametrize("value", [1, None, b"canary", uuid4()], ids=range(4))
+def test_a_value_that_is_no_text_is_a_mistake_of_the_code_that_names_its_place(value):
+    with pytest.raises(TypeError, match=f"'X-Token': …}} is {type(value).__name__}: give text"):
+        checked({"X-Token": value})
+    with pytest.raises(TypeError, match=f"headers= has a name that is {type(value).__name__}"):
+        checked({value: "x"})
 
 
 @pytest.mark.parametrize("name", ["", "X A", "X:A", "X\r\nA", "Ü", "a" * 101])
@@ -47,6 +57,14 @@ def test_an_idempotency_key_is_visible_and_bounded(key):
     with pytest.raises(ValidationError):
         checked_key(key)
     assert checked_key("CREDIT:O_17") == "CREDIT:O_17"
+
+
+def test_an_idempotency_key_may_be_a_uuid_and_nothing_else_that_is_no_text():
+    key = uuid4()
+    assert checked_key(key) == str(key)
+    for other in (17, b"canary", ["canary"]):
+        with pytest.raises(TypeError, match=r"idempotency_key= is .*: give text or a UUID"):
+            checked_key(other)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_received_headers_are_a_mapping_that_shows_no_values():

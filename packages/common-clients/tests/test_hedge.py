@@ -155,6 +155,7 @@ async def test_second_tries_are_operations():
         ({"after": 1, "percentile": 0.5}, "percentile"),
         ({"after": -1}, "after"),
         ({"percentile": 1.5}, "percentile"),
+        ({"after": 1, "budget": 0.1}, "budget is float: give RetryBudget"),
     ],
 )
 def test_misconfiguration_names_the_field(options, field):

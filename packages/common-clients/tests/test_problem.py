@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from common.clients import Problem, problem_of
 from common.clients._problem import attach, parse_problem
-from common.errors import NotFoundError
+from common.errors import (
+    NotFoundError,
+    RateLimitedError,
+    ServiceUnavailableError,
+    UpstreamServiceError,
+    classify_http,
+)
 
 PROBLEM = "application/problem+json"
 
@@ -38,9 +44,51 @@ def test_a_problem_document_is_read():
     assert parsed(document, "application/json") == parsed(document)
 
 
-def test_the_older_envelope_is_read():
+def test_an_envelope_is_read():
     document = {"success": False, "error": {"code": "NO_ACCOUNT", "message": "No account"}}
     assert parsed(document, "application/json") == Problem(title="No account", code="NO_ACCOUNT")
+
+
+@pytest.mark.parametrize("said", [True, False])
+@pytest.mark.parametrize("shape", [lambda e: e, lambda e: {"details": e}], ids=["flat", "details"])
+def test_whether_repeating_is_of_use_is_read_in_both_styles(shape, said):
+    error = shape({"retryable": said})
+    for problem in (
+        parsed({"error": {"code": "X", **error}}, "application/json"),
+        parsed({"title": "X", **error}),
+    ):
+        assert problem
+        assert problem.retryable is said
+
+
+@pytest.mark.parametrize("said", [0, None, "false", [], {}], ids=repr)
+def test_what_is_no_yes_or_no_says_nothing_of_repeating(said):
+    for error in ({"retryable": said}, {"details": {"retryable": said}}, {"details": said}):
+        problem = parsed({"error": error}, "application/json")
+        assert problem
+        assert problem.retryable is None
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(503, ServiceUnavailableError), (500, UpstreamServiceError), (429, RateLimitedError)],
+)
+def test_who_says_that_repeating_is_of_no_use_makes_an_error_that_is_not_retryable(status, kind):
+    error = classify_http(status, service="billing")
+    assert error.retryable
+    attach(error, Problem(retryable=False))
+    assert type(error) is kind
+    assert not error.retryable
+    assert not error.details.get("retryable")
+    assert "of no use" in error.__notes__[0]
+
+
+def test_who_says_that_repeating_is_of_use_changes_nothing():
+    error = classify_http(501, service="billing")
+    attach(error, Problem(retryable=True))
+    assert not error.retryable
+    assert error.details["retryable"] is False
+    assert not hasattr(error, "__notes__")
 
 
 def test_wrong_types_are_left_out():

@@ -1,13 +1,17 @@
 """Redirects: off by default, and nothing that matters goes to another host."""
 
+from urllib.parse import urlsplit
+
 import httpx
 import pytest
 
 from common.clients import ServiceKey, ServiceToken
 from common.clients._redirect import Hop, follow
-from common.clients._request import Body
+from common.clients._request import Outgoing
 from common.context import Context, bind, new_trace
 from common.errors import ServiceUnavailableError, UpstreamServiceError
+
+OUTGOING = Outgoing("GET", "/a", urlsplit("http://billing"), {})
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -17,7 +21,8 @@ async def test_redirects_are_errors_by_default(upstream, other, connect, reply_w
         with pytest.raises(UpstreamServiceError, match="redirects") as raised:
             await client.get("/a")
     assert (len(upstream.requests), other.requests) == (1, [])
-    assert raised.value.upstream_status == status
+    assert (raised.value.upstream_status, raised.value.endpoint) == (status, "/a")
+    assert "billing, GET /a: it redirects" in str(raised.value)
     assert "canary" not in f"{raised.value}{raised.value.to_dict()}"
 
 
@@ -151,14 +156,14 @@ async def test_a_loop_of_redirects_ends(upstream, connect, reply_with):
 def test_places_nobody_should_go_to_are_refused(location):
     hop = Hop("GET", httpx.URL("http://billing/a"), [], content=False)
     with pytest.raises(UpstreamServiceError) as raised:
-        follow("billing", hop, 302, location, Body(None, None))
+        follow("billing", OUTGOING, hop, 302, location)
     assert not location or location not in str(raised.value)
 
 
 def test_no_way_leads_from_https_to_http():
     hop = Hop("GET", httpx.URL("https://billing/a"), [], content=False)
     with pytest.raises(UpstreamServiceError, match="https to http"):
-        follow("billing", hop, 302, "http://billing/a", Body(None, None))
+        follow("billing", OUTGOING, hop, 302, "http://billing/a")
 
 
 @pytest.mark.parametrize(
@@ -175,4 +180,4 @@ def test_no_way_leads_from_https_to_http():
 )
 def test_an_origin_is_scheme_host_and_port(url, same):
     hop = Hop("GET", httpx.URL("https://billing/a"), [("Authorization", "x")], content=False)
-    assert bool(follow("billing", hop, 302, url, Body(None, None)).headers) is same
+    assert bool(follow("billing", OUTGOING, hop, 302, url).headers) is same

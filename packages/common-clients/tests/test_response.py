@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from common.clients import Headers, Response
+from common.clients._response import check_model
 from common.errors import UpstreamServiceError
 
 
@@ -20,8 +21,9 @@ class Plain:
     id: int
 
 
-def response(content):
-    return Response(200, Headers([]), content, service="billing", endpoint="/items/{id}")
+def response(content, kind=None):
+    headers = Headers([("Content-Type", kind)] if kind else [])
+    return Response(200, headers, content, service="billing", call="GET /items/{id}")
 
 
 def test_json_and_text():
@@ -83,9 +85,55 @@ def test_what_is_no_json_is_an_upstream_error_without_the_body(content):
         response(content).json()
     assert raised.value.__context__ is None
     assert str(raised.value) in (
-        "billing: its answer is no JSON",
-        "billing: its answer is nested too deeply",
+        "billing, GET /items/{id}: its answer is no JSON",
+        "billing, GET /items/{id}: its answer is nested too deeply",
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        ("text/html; charset=utf-8", "; it is text/html"),
+        ("Text/HTML", "; it is text/html"),
+        ("application/json; charset=utf-8", ""),
+        ("application/problem+json", ""),
+        (None, ""),
+        ("canary\x1b[31m", "; it is of an unreadable type"),
+        ("a/" + "b" * 65, "; it is of an unreadable type"),
+    ],
+)
+def test_an_answer_of_another_type_than_json_says_which(kind, shown):
+    answer = response(b"<html>canary", kind)
+    with pytest.raises(UpstreamServiceError) as raised:
+        answer.decode(Item)
+    assert str(raised.value) == (
+        f"billing, GET /items/{{id}}: its answer is no Item: … (json_invalid){shown}"
+    )
+    with pytest.raises(UpstreamServiceError) as raised:
+        answer.json()
+    assert str(raised.value) == f"billing, GET /items/{{id}}: its answer is no JSON{shown}"
+
+
+class Unfinished(BaseModel):
+    other: "Missing"  # type: ignore[name-defined]  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["Item", {}, 5, Item(id=1), Unfinished, list["Item"], Headers],
+    ids=["text", "mapping", "number", "object", "unfinished", "forward", "no-model"],
+)
+def test_what_nothing_can_be_decoded_into_is_a_mistake_that_names_the_argument(model):
+    with pytest.raises(TypeError, match=r"into= is .*: give a model"):
+        check_model(model)
+    with pytest.raises(TypeError, match=r"into= is .*: give a model"):
+        response(b"{}").decode(model)
+
+
+def test_a_union_can_be_decoded_and_its_type_said():
+    item: Item | None = response(b"null").decode(Item | None)
+    assert item is None
+    assert response(b'{"id": 7}').decode(Item | None) == Item(id=7)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from typing import Any
 
 import pytest
 
@@ -250,7 +251,15 @@ async def test_an_error_raised_again_and_again_does_not_collect_notes():
 
 @pytest.mark.parametrize(
     "options",
-    [{"attempts": 0}, {"attempts": True}, {"max_wait": -1}, {"attempts": 2.0}],
+    [
+        {"attempts": 0},
+        {"attempts": True},
+        {"max_wait": -1},
+        {"attempts": 2.0},
+        {"backoff": 0.1},
+        {"budget": 0.1},
+        {"budget": RetryBudget},
+    ],
     ids=str,
 )
 def test_misconfiguration_names_the_field(options):
@@ -284,6 +293,36 @@ async def test_retry_needs_its_parentheses_and_something_that_can_be_repeated():
     for decorate in (retry(), hedge(Hedge(after=1)), Breaker("b"), Bulkhead("b", limit=1)):
         with pytest.raises(TypeError, match="generator"):
             decorate(stream)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+
+
+async def test_a_plain_function_is_refused_where_it_is_decorated():
+    def plain():
+        return 1
+
+    @functools.wraps(plain)
+    def wrapper():
+        return plain()
+
+    for decorate in (retry(), hedge(Hedge(after=1)), Breaker("b"), Bulkhead("b", limit=1)):
+        for function in (plain, wrapper):
+            with pytest.raises(
+                TypeError, match=r"plain is no coroutine function: write 'async def'"
+            ):
+                decorate(function)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+
+
+async def test_whatever_returns_an_awaitable_is_repeated():
+    class Store:
+        def get(self, number):  # as the methods of redis-py are
+            return _coroutine(number)
+
+    @functools.wraps(_coroutine)
+    def wrapper(number):
+        return _coroutine(number)
+
+    functions: list[Any] = [Store().get, wrapper, functools.partial(_coroutine)]
+    for function in (*functions, lambda number: _coroutine(str(number))):
+        assert await retry()(function)(1) is True
 
 
 async def test_a_repetition_that_is_refused_tells_what_went_wrong_before():

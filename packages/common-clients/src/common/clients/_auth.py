@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from common.clients._headers import OURS
 from common.errors import InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
 _SECRET = re.compile(r"[\x21-\x7e]{1,8192}")  # what fits into a header, without spaces
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
@@ -47,14 +48,15 @@ class ServiceToken:
     """A bearer token (RFC 6750), or a function that returns a fresh one for each try.
 
     Args:
-        token: The token, or an async function without arguments. It is called for every try,
-            within the time of the call: let it keep the token until it expires.
+        token: The token, or a function without arguments. It is called for every try, within
+            the time of the call: let it keep the token until it expires. A function that has to
+            wait for the token must be async.
 
     Raises:
         ValueError: If the token cannot stand in a header. The message does not show it.
     """
 
-    token: str | Callable[[], Awaitable[str]] = field(repr=False)
+    token: str | Callable[[], str | Awaitable[str]] = field(repr=False)
 
     def __post_init__(self) -> None:
         if not callable(self.token):
@@ -68,7 +70,8 @@ class ServiceToken:
         """
         token = self.token
         if callable(token):
-            token = await token()
+            given = token()
+            token = await given if isinstance(given, Awaitable) else given
             if not fits(_SECRET, token):
                 raise InternalError("the function given to ServiceToken returned no usable token")
         return "Authorization", f"Bearer {token}"

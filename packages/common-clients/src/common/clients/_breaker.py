@@ -10,7 +10,16 @@ from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
 
-from common.clients._checks import count, finite, no_generator, share
+from common.clients._checks import (
+    Kinds,
+    awaited,
+    check_kinds,
+    count,
+    finite,
+    label,
+    of_kind,
+    share,
+)
 from common.clients._errors import REFUSALS
 from common.clients._window import Window
 from common.context import DeadlineExceeded, operation, remaining
@@ -95,11 +104,13 @@ class Breaker:
         probes: Calls let through at a time when half open, and successes needed to close.
         patience: Seconds that a call ended by its caller's deadline must have had to count as
             failure.
-        counts: Which errors are failures; by default `is_failure`.
+        counts: Which errors are failures: exception types, or a function of the exception; by
+            default `is_failure`.
         clock: Seconds that never go back, for tests.
 
     Raises:
         ValueError: If an option is out of range.
+        TypeError: If ``counts`` is neither a type nor a plain function.
 
     Example:
         >>> breaker = Breaker("billing", minimum_calls=2)
@@ -131,9 +142,10 @@ class Breaker:
         open_maximum: float = 60.0,
         probes: int = 1,
         patience: float = 1.0,
-        counts: Callable[[Exception], bool] = is_failure,
+        counts: Kinds = is_failure,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        label("name", name)
         share("failure_ratio", failure_ratio)
         share("slow_ratio", slow_ratio)
         count("minimum_calls", minimum_calls)
@@ -144,6 +156,7 @@ class Breaker:
         finite("patience", patience)
         if slow_call is not None:
             finite("slow_call", slow_call, above=0)
+        check_kinds("counts", counts)
         self.name = name
         self._failure_ratio = failure_ratio
         self._minimum_calls = minimum_calls
@@ -212,8 +225,12 @@ class Breaker:
     def __call__(
         self, function: Callable[P, Awaitable[T]], /
     ) -> Callable[P, Coroutine[Any, Any, T]]:
-        """Decorate a coroutine function."""
-        no_generator(function)
+        """Decorate a coroutine function.
+
+        Raises:
+            TypeError: If it is none.
+        """
+        awaited(function)
 
         @wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -277,7 +294,7 @@ class Breaker:
             return True if late and took >= self._patience else None
         if not isinstance(error, Exception) or isinstance(error, REFUSALS):
             return None
-        return self._counts(error)
+        return of_kind(error, self._counts)
 
     def _count(self, *, failed: bool, slow: bool, now: float) -> None:
         counters = (_CALLS, *((_FAILURES,) if failed else ()), *((_SLOW,) if slow else ()))

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from common.clients._checks import count, finite, no_generator
+from common.clients._checks import awaited, count, finite, label
 from common.clients._errors import BulkheadFullError
 from common.context import DeadlineExceeded, remaining
 
@@ -52,6 +52,7 @@ class Bulkhead:
     def __init__(
         self, name: str, *, limit: int, queue: int = 0, max_wait: float | None = None
     ) -> None:
+        label("name", name)
         count("limit", limit)
         count("queue", queue, least=0)
         if max_wait is not None:
@@ -112,8 +113,12 @@ class Bulkhead:
     def __call__(
         self, function: Callable[P, Awaitable[T]], /
     ) -> Callable[P, Coroutine[Any, Any, T]]:
-        """Decorate a coroutine function."""
-        no_generator(function)
+        """Decorate a coroutine function.
+
+        Raises:
+            TypeError: If it is none.
+        """
+        awaited(function)
 
         @wraps(function)
         async def bounded(*args: P.args, **kwargs: P.kwargs) -> T:

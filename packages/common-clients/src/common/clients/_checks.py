@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Callable
 
 T = TypeVar("T")
+Kinds: TypeAlias = Callable[[Exception], bool] | type[Exception] | tuple[type[Exception], ...]
 
 
 def fits(pattern: re.Pattern[str], value: object) -> bool:
@@ -45,14 +46,58 @@ def count(field: str, value: object, *, least: int = 1) -> None:
         raise ValueError(f"{field}={value!r}: give a whole number of at least {least}")
 
 
-def no_generator(function: Callable[..., object]) -> None:
-    """Refuse to decorate an async generator function: it has no single answer, and no one end.
+def label(field: str, value: object) -> None:
+    """Refuse what is no name."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{field}={value!r}: give the name of the dependency, such as 'billing'")
+
+
+def instance(field: str, value: object, kind: type[object]) -> None:
+    """Refuse what is not of this class."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{field} is {type(value).__name__}: give {kind.__name__}(...)")  # noqa: TRY004 - as all other fields
+
+
+def awaited(function: Callable[..., object]) -> None:
+    """Refuse to decorate what cannot be awaited once: plain functions and async generators.
+
+    Lambdas and the methods of objects may return an awaitable, as those of redis-py do, which
+    only calling them would tell.
 
     Raises:
         TypeError: Saying what to decorate.
     """
     if inspect.isasyncgenfunction(function):
         raise TypeError("an async generator has no single answer: decorate what it calls")
+    innermost = inspect.unwrap(function)
+    if (
+        inspect.isfunction(innermost)
+        and innermost.__name__ != "<lambda>"
+        and not inspect.iscoroutinefunction(function)
+        and not inspect.iscoroutinefunction(innermost)
+    ):
+        raise TypeError(f"{innermost.__qualname__} is no coroutine function: write 'async def'")
+
+
+def check_kinds(field: str, kinds: object) -> None:
+    """Refuse what does not choose among exceptions; see `of_kind`.
+
+    Raises:
+        TypeError: Naming the field and what it may be.
+    """
+    each = kinds if isinstance(kinds, tuple) else (kinds,)
+    types = [isinstance(kind, type) and issubclass(kind, Exception) for kind in each]
+    function = not isinstance(kinds, tuple) and inspect.isroutine(kinds)
+    if inspect.iscoroutinefunction(kinds) or not (function or (types and all(types))):
+        raise TypeError(
+            f"{field}={kinds!r}: give exception types, or a plain function that takes the "
+            "exception and returns a bool"
+        )
+
+
+def of_kind(error: Exception, kinds: Kinds) -> bool:
+    """Whether an exception is one of these types, or one that the function accepts."""
+    return isinstance(error, kinds) if isinstance(kinds, type | tuple) else kinds(error)
 
 
 def chosen(value: object, kind: type[T], default: Callable[[], T], field: str) -> T | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Unpack
 
 from common.clients._auth import ServiceKey, ServiceToken
 from common.clients._breaker import Breaker
 from common.clients._bulkhead import Bulkhead
-from common.clients._checks import chosen, count, finite
+from common.clients._checks import chosen, count, finite, instance
 from common.clients._config import ClientConfig, Limits, check_tls, parse_base_url
 from common.clients._errors import ClientClosedError
 from common.clients._guard import Guard
@@ -26,7 +26,7 @@ from common.errors import AppError
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Awaitable, Callable
-    from types import TracebackType
+    from types import TracebackType, UnionType
     from typing import Self
 
     import httpx
@@ -121,7 +121,7 @@ class ServiceClient(Verbs):
             try_timeout=try_timeout,
             connect_timeout=connect_timeout,
             follow_redirects=follow_redirects,
-            limits=limits or Limits(),
+            limits=Limits() if limits is None else limits,
         )
         if auth is not None and not isinstance(auth, ServiceKey | ServiceToken):
             raise ValueError("auth: give ServiceKey(...) or ServiceToken(...)")
@@ -158,7 +158,12 @@ class ServiceClient(Verbs):
         tls: ssl.SSLContext | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> Self:
-        """Return a client of a service that is described by a `ClientConfig`."""
+        """Return a client of a service that is described by a `ClientConfig`.
+
+        Raises:
+            ValueError: If it is none, or an option cannot work, naming it and the fix.
+        """
+        instance("config", config, ClientConfig)
         return cls(
             config.service,
             base_url=config.base_url,
@@ -259,7 +264,7 @@ class ServiceClient(Verbs):
         if "hedge" in options:
             raise ValueError("hedge= is not for streams: leave it out")
         outgoing = Outgoing(method, template, self._base, options)
-        async with self._limit(options) as limit, AsyncExitStack() as held:
+        async with self._limit(outgoing, options) as limit, AsyncExitStack() as held:
             response, place = await self._repeated(outgoing, options, limit, self._opened)
             await held.enter_async_context(place)
             limit.only_inbound()
@@ -267,22 +272,25 @@ class ServiceClient(Verbs):
             streamed = StreamedResponse(
                 response.status_code,
                 exchange.headers(response),
-                lambda: exchange.pieces(response, max_bytes),
+                lambda: exchange.pieces(outgoing, response, max_bytes),
                 service=self.config.service,
+                call=outgoing.call,
                 check_open=self._open_exchange,
             )
             held.callback(streamed.leave)
             yield streamed
 
     async def _send(
-        self, method: str, template: str, options: RequestOptions, into: type[T] | None
+        self, method: str, template: str, options: RequestOptions, into: type[T] | UnionType | None
     ) -> T | Response:
         outgoing = Outgoing(method, template, self._base, options)
         if into is not None:
             check_model(into)  # before anything is sent
-        async with self._limit(options) as limit:
+        async with self._limit(outgoing, options) as limit:
             response = await self._repeated(outgoing, options, limit, self._whole)
-        return response if into is None else response.decode(into)
+        model: Any = into
+        answer: T | Response = response if into is None else response.decode(model)
+        return answer
 
     def __repr__(self) -> str:
         return f"ServiceClient({self.config.service!r}, {self._state})"
@@ -290,11 +298,11 @@ class ServiceClient(Verbs):
     def _closed(self) -> bool:
         return self._state == "closed"
 
-    def _limit(self, options: RequestOptions) -> Limit:
+    def _limit(self, outgoing: Outgoing, options: RequestOptions) -> Limit:
         self._open_exchange()
         seconds = options.get("timeout", self.config.timeout)
         finite("timeout", seconds, above=0)
-        return Limit(self.config.service, seconds, self._running)
+        return Limit(self.config.service, outgoing.call, seconds, self._running)
 
     def _open_exchange(self) -> Exchange:
         if self._exchange is None:
@@ -322,7 +330,7 @@ class ServiceClient(Verbs):
             once if hedge is None else hedged,
             policy,
             lambda error: outgoing.repeatable and not limit.stopped and policy.wants(error),
-            f"{outgoing.method} {outgoing.template}",
+            outgoing.call,
         )
 
     async def _reported(self, outgoing: Outgoing, limit: Limit, attempt: _Attempt[T]) -> T:
@@ -338,7 +346,7 @@ class ServiceClient(Verbs):
         outgoing.unsent = True
         if limit.over:
             raise limit.reason()
-        with operation("http.client", f"{outgoing.method} {outgoing.template}", facts) as op:
+        with operation("http.client", outgoing.call, facts) as op:
             if self.breaker:
                 self.breaker.check()  # before there is any waiting for a place
             headers: list[tuple[str, str]] = []

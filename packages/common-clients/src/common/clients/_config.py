@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
-from common.clients._checks import count, finite, fits
+from common.clients._checks import count, finite, fits, instance
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"  # RFC 1035, section 2.3.4
@@ -83,8 +83,7 @@ class ClientConfig:
             finite("try_timeout", self.try_timeout, above=0)
         finite("connect_timeout", self.connect_timeout, above=0)
         count("follow_redirects", self.follow_redirects, least=0)
-        if not isinstance(self.limits, Limits):
-            raise ValueError("limits: give Limits(...)")  # noqa: TRY004 - as all other fields
+        instance("limits", self.limits, Limits)
 
 
 def parse_base_url(url: object) -> SplitResult:

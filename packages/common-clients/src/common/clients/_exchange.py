@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from common.clients._connections import Connections
+from common.clients._errors import unusable
 from common.clients._headers import Headers
 from common.clients._inflate import ACCEPTED, EncodingError, Inflate
 from common.clients._problem import MAX_BODY, attach, parse_problem
@@ -22,7 +23,6 @@ from common.errors import (
     AppError,
     RequestTimeoutError,
     ServiceUnavailableError,
-    UpstreamServiceError,
     classify_http,
     wrap,
 )
@@ -82,17 +82,20 @@ class Exchange:
                 return response
             try:
                 if status < 200:
-                    raise self._broken("it switches protocols unasked", retryable=False)
+                    raise self._unusable(outgoing, "it switches protocols unasked")
                 if status not in STATUSES:
                     raise await self._error(outgoing, response)
                 if left == 0:
                     allowed = self._config.follow_redirects
                     raise refused(
-                        self._service, status, f"once more, and follow_redirects is {allowed}"
+                        self._service,
+                        outgoing.call,
+                        status,
+                        f"once more, and follow_redirects is {allowed}",
                     )
-                await self._error_body(response)  # or the connection could not be kept
+                await self._error_body(outgoing, response)  # or the connection could not be kept
                 location = response.headers.get("location")
-                hop = follow(self._service, hop, status, location, outgoing.body)
+                hop = follow(self._service, outgoing, hop, status, location)
                 left -= 1
             finally:
                 await response.aclose()
@@ -108,8 +111,8 @@ class Exchange:
             )
             # HEAD and 304 announce what they do not send (RFC 9110, section 8.6).
             if announced and outgoing.method != "HEAD" and response.status_code != 304:
-                raise self._too_large(limit)
-            async with aclosing(self.pieces(response, limit)) as pieces:
+                raise self._too_large(outgoing, limit)
+            async with aclosing(self.pieces(outgoing, response, limit)) as pieces:
                 async for piece in pieces:
                     content += piece
         finally:
@@ -119,7 +122,7 @@ class Exchange:
             headers,
             bytes(content),
             service=self._service,
-            endpoint=outgoing.template,
+            call=outgoing.call,
         )
 
     def headers(self, response: httpx.Response) -> Headers:
@@ -128,7 +131,7 @@ class Exchange:
         return Headers(pairs)
 
     async def pieces(
-        self, response: httpx.Response, limit: int | None
+        self, outgoing: Outgoing, response: httpx.Response, limit: int | None
     ) -> AsyncGenerator[bytes, None]:
         """Return the body as it comes, decoded.
 
@@ -146,15 +149,15 @@ class Exchange:
                     for piece in inflate.pieces(chunk):
                         decoded += len(piece)
                         if limit is not None and decoded > limit:
-                            raise self._too_large(limit)
+                            raise self._too_large(outgoing, limit)
                         yield piece
                     if limit is not None and most is not None and received > most:
-                        raise self._too_large(limit)
+                        raise self._too_large(outgoing, limit)
             inflate.end()
         except EncodingError as error:
-            raise self._broken(f"the body is unusable, {error}", retryable=False) from error
+            raise self._unusable(outgoing, f"the body is unusable, {error}") from error
         except (httpx.TransportError, OSError) as error:  # what breaks TLS later is an OSError
-            failure = self._failure(error)
+            failure = self._failure(outgoing, error)
         else:
             return
         raise failure  # outside of the except clause, see _failure
@@ -182,7 +185,7 @@ class Exchange:
         except (httpx.TransportError, OSError) as error:
             if error is outgoing.body.failure:
                 raise
-            failure = self._failure(error)
+            failure = self._failure(outgoing, error)
             # There was no connection. But what answered with a redirect may have done its work.
             outgoing.unsent = first and isinstance(
                 error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout
@@ -191,14 +194,16 @@ class Exchange:
 
     async def _error(self, outgoing: Outgoing, response: httpx.Response) -> AppError:
         """Return what an error status means here."""
-        headers = response.headers
+        status, headers = response.status_code, response.headers
         retry_after = headers.get("retry-after")
-        problem = parse_problem(await self._error_body(response), headers.get("content-type", ""))
+        body = await self._error_body(outgoing, response)
+        problem = parse_problem(body, headers.get("content-type", ""))
         error = classify_http(
-            response.status_code,
+            status,
             service=self._service,
             endpoint=outgoing.template,  # no filled-in values, no query
             error=problem.code if problem else None,
+            message=f"{self._service} answered with HTTP status {status} to {outgoing.call}",
             retry_after=retry_after,
             delegated=outgoing.delegated,
             now=_date(headers.get("date")) if retry_after else None,
@@ -207,17 +212,17 @@ class Exchange:
             attach(error, problem)
         return error
 
-    async def _error_body(self, response: httpx.Response) -> bytes:
+    async def _error_body(self, outgoing: Outgoing, response: httpx.Response) -> bytes:
         try:
             async with (
                 asyncio.timeout(_ERROR_BODY_SECONDS),
-                aclosing(self.pieces(response, MAX_BODY)) as pieces,
+                aclosing(self.pieces(outgoing, response, MAX_BODY)) as pieces,
             ):
                 return b"".join([piece async for piece in pieces])
         except (AppError, TimeoutError):
             return b""
 
-    def _failure(self, error: httpx.TransportError | OSError) -> AppError:
+    def _failure(self, outgoing: Outgoing, error: httpx.TransportError | OSError) -> AppError:
         """Return what a failure of the transport means.
 
         It is the cause, except for violations of the protocol: their text quotes what was
@@ -229,7 +234,7 @@ class Exchange:
             return wrap(
                 error,
                 RequestTimeoutError,
-                f"{service} did not {doing} in time",
+                f"{service} did not {doing} in time: {outgoing.call}",
                 service=service,
                 operation=doing,
             )
@@ -237,28 +242,24 @@ class Exchange:
             return wrap(
                 error,
                 ServiceUnavailableError,
-                f"{service} cannot be reached: {why_unreachable(error)}",
+                f"{service} cannot be reached for {outgoing.call}: {why_unreachable(error)}",
                 service=service,
             )
         if isinstance(error, httpx.ProtocolError | httpx.UnsupportedProtocol):
             remote = isinstance(error, httpx.RemoteProtocolError)
             words = _WORDS.match(str(error))
             what = "the answer is broken" if remote else "the request cannot be sent"
-            return self._broken(f"{what}: {words[0].strip() if words else ''}", retryable=remote)
-        broken = self._broken("the connection broke", retryable=True)
+            why = f"{what}: {words[0].strip() if words else ''}"
+            return unusable(service, outgoing.call, why, retryable=remote)
+        broken = unusable(service, outgoing.call, "the connection broke", retryable=True)
         broken.__cause__ = error
         return broken
 
-    def _too_large(self, limit: int) -> UpstreamServiceError:
-        return self._broken(f"the answer is longer than {limit} bytes", retryable=False)
+    def _too_large(self, outgoing: Outgoing, limit: int) -> AppError:
+        return self._unusable(outgoing, f"the answer is longer than {limit} bytes")
 
-    def _broken(self, why: str, *, retryable: bool) -> UpstreamServiceError:
-        return UpstreamServiceError(
-            f"{self._service}: {why}",
-            service=self._service,
-            upstream_service=self._service,
-            retryable=retryable,
-        )
+    def _unusable(self, outgoing: Outgoing, why: str) -> AppError:
+        return unusable(self._service, outgoing.call, why)
 
 
 def _received(response: httpx.Response, limit: int) -> int:

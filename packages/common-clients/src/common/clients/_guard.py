@@ -70,7 +70,7 @@ class Guard:
             except TimeoutError:
                 service, seconds = self._config.service, self._config.try_timeout
                 return RequestTimeoutError(
-                    f"{service} did not answer a try within {seconds:g} s",
+                    f"{service} did not answer a try of {self._outgoing.call} within {seconds:g} s",
                     service=service,
                     timeout_seconds=seconds,
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from uuid import UUID
 
 from common.clients._checks import fits
 from common.errors import ValidationError
@@ -55,6 +56,7 @@ def checked(headers: Mapping[str, str] | None) -> list[tuple[str, str]]:
     """Return a caller's headers, if they can be sent as they are.
 
     Raises:
+        TypeError: If a name or value is no text.
         ValueError: If a header is one that the client sets.
         ValidationError: If a name or value could end its line, or is too long. The message does
             not show the value.
@@ -62,10 +64,14 @@ def checked(headers: Mapping[str, str] | None) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     seen: set[str] = set()
     for name, value in (headers or {}).items():
+        if not isinstance(name, str):
+            raise TypeError(f"headers= has a name that is {type(name).__name__}: give text")
         if not fits(_NAME, name):
             raise ValidationError("a header has a name that cannot be sent", field="headers")
         if name.lower() in OURS:
             raise ValueError(f"the header {name} is set by the client: leave it out")
+        if not isinstance(value, str):
+            raise TypeError(f"headers={{{name!r}: …}} is {type(value).__name__}: give text")
         if not fits(_VALUE, value):
             raise ValidationError(f"the header {name} has a value that cannot be sent", field=name)
         if name.lower() in seen:
@@ -75,13 +81,18 @@ def checked(headers: Mapping[str, str] | None) -> list[tuple[str, str]]:
     return pairs
 
 
-def checked_key(key: str) -> str:
+def checked_key(key: str | UUID) -> str:
     """Return an idempotency key, if it can be sent as it is.
 
     Raises:
+        TypeError: If it is neither text nor a UUID.
         ValidationError: If it is empty, over 255 characters, or has others than visible ASCII
             without quotes.
     """
+    if isinstance(key, UUID):
+        return str(key)
+    if not isinstance(key, str):
+        raise TypeError(f"idempotency_key= is {type(key).__name__}: give text or a UUID")
     if not fits(_KEY, key):
         raise ValidationError(
             "an idempotency key is 1 to 255 visible ASCII characters without quotes",

@@ -9,7 +9,7 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from common.clients._budget import RetryBudget
-from common.clients._checks import finite, no_generator, share
+from common.clients._checks import awaited, finite, instance, share
 from common.context import operation
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class Hedge:
             `ServiceClient` uses that of its `Retry`, so that both spend from the same.
 
     Raises:
-        ValueError: If not exactly one of ``after`` and ``percentile`` is given, or it is out of
-            range.
+        ValueError: If not exactly one of ``after`` and ``percentile`` is given, it is out of
+            range, or ``budget`` is no `RetryBudget`.
     """
 
     __slots__ = ("_after", "_durations", "_fresh", "_percentile", "budget")
@@ -64,6 +64,8 @@ class Hedge:
         self._percentile = percentile
         self._durations: deque[float] = deque(maxlen=SAMPLES)
         self._fresh = 0
+        if budget is not None:
+            instance("budget", budget, RetryBudget)
         self.budget = budget or RetryBudget()
 
     @property
@@ -109,7 +111,7 @@ def hedge(
         raise TypeError("hedge takes a policy: write @hedge(Hedge(after=0.05))")
 
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        no_generator(function)
+        awaited(function)
 
         @wraps(function)
         async def hedged(*args: P.args, **kwargs: P.kwargs) -> T:

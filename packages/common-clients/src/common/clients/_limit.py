@@ -21,6 +21,7 @@ class Limit:
     """
 
     __slots__ = (
+        "_call",
         "_caller",
         "_cancelling",
         "_deadline",
@@ -34,8 +35,9 @@ class Limit:
         "task",
     )
 
-    def __init__(self, service: str, seconds: float, running: set[Limit]) -> None:
+    def __init__(self, service: str, call: str, seconds: float, running: set[Limit]) -> None:
         self._service = service
+        self._call = call
         self.seconds = seconds
         self._running = running
         self._stopped = False
@@ -96,9 +98,11 @@ class Limit:
                 f"the client of {self._service} was closed meanwhile", service=self._service
             )
         if self._inbound:
-            return DeadlineExceeded(f"the deadline passed before {self._service} answered")
+            return DeadlineExceeded(
+                f"the deadline passed before {self._service} answered {self._call}"
+            )
         return RequestTimeoutError(
-            f"{self._service} did not answer within {self.seconds:g} s",
+            f"{self._service} did not answer {self._call} within {self.seconds:g} s",
             service=self._service,
             timeout_seconds=self.seconds,
         )

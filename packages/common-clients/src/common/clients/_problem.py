@@ -17,18 +17,22 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A problem document (RFC 9457), or the ``{"error": {"code", "message"}}`` of older services.
+    """A problem document (RFC 9457), or what an envelope ``{"error": {…}}`` has in it.
+
+    Both are what services on common-api answer, by their own choice; the envelope is its default.
 
     It is the other service's word, bounded and without control characters, and may hold what is
     not for everybody: show none of it to callers unseen.
 
     Attributes:
         type: URI reference that identifies the kind of problem.
-        title: Summary of the kind of problem; the older message.
+        title: Summary of the kind of problem; of an envelope, the error's ``message``.
         status: HTTP status, as the document has it.
         detail: Explanation of this very occurrence.
         instance: URI reference of this occurrence.
         code: Stable code, if there is one of at most 128 letters, digits, ``.``, ``_``, ``-``.
+        retryable: Whether the same request may succeed later, by a member ``retryable`` of the
+            error or of its ``details``; ``None`` if it does not say.
     """
 
     type: str = "about:blank"
@@ -37,6 +41,7 @@ class Problem:
     detail: str | None = None
     instance: str | None = None
     code: str | None = None
+    retryable: bool | None = None
 
 
 def problem_of(error: BaseException) -> Problem | None:
@@ -51,8 +56,17 @@ def problem_of(error: BaseException) -> Problem | None:
 
 
 def attach(error: AppError, problem: Problem) -> None:
-    """Make `problem_of` know it."""
+    """Make `problem_of` know it, and do as the other service says where it asks for less.
+
+    Who says that repeating is of no use is not asked again. Who says that it is may be wrong:
+    what is safe to repeat is for this side to know.
+    """
     vars(error)["_problem"] = problem
+    if problem.retryable is False and error.retryable:
+        error.retryable = False
+        if "retryable" in error.details:
+            error.details["retryable"] = False
+        error.add_note("the other service says that repeating is of no use")
 
 
 def parse_problem(content: bytes, content_type: str) -> Problem | None:
@@ -68,7 +82,9 @@ def parse_problem(content: bytes, content_type: str) -> Problem | None:
         return None
     inner = document.get("error")
     if kind == "application/json" and isinstance(inner, dict):
-        return Problem(title=_text(inner, "message"), code=_code(inner))
+        return Problem(
+            title=_text(inner, "message"), code=_code(inner), retryable=_retryable(inner)
+        )
     if kind == "application/json" and not {"type", "title", "detail"} & document.keys():
         return None
     status = document.get("status")
@@ -79,12 +95,22 @@ def parse_problem(content: bytes, content_type: str) -> Problem | None:
         detail=_text(document, "detail"),
         instance=_text(document, "instance"),
         code=_code(document),
+        retryable=_retryable(document),
     )
 
 
 def _text(document: dict[str, Any], name: str) -> str | None:
     value = document.get(name)
     return _CONTROL.sub(" ", value[:1000]) if isinstance(value, str) and value else None
+
+
+def _retryable(document: dict[str, Any]) -> bool | None:
+    details = document.get("details")
+    for each in (document, details if isinstance(details, dict) else {}):
+        said = each.get("retryable")
+        if isinstance(said, bool):
+            return said
+    return None
 
 
 def _code(document: dict[str, Any]) -> str | None:

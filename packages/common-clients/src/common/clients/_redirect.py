@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import httpx
 
 from common.clients._config import HOST
-from common.errors import UpstreamServiceError
+from common.clients._errors import unusable
 
 if TYPE_CHECKING:
-    from common.clients._request import Body
+    from common.clients._request import Outgoing
+    from common.errors import UpstreamServiceError
 
 _SCHEMES = ("http", "https")
 # 300 and 304 are none: they name no single other place.
@@ -31,7 +32,7 @@ class Hop:
     content: bool
 
 
-def follow(service: str, hop: Hop, status: int, location: str | None, body: Body) -> Hop:
+def follow(service: str, outgoing: Outgoing, hop: Hop, status: int, location: str | None) -> Hop:
     """Return the next request (RFC 9110, section 15.4).
 
     303 becomes GET, and so does POST after 301 and 302, as browsers do it. From ``https`` no way
@@ -41,19 +42,20 @@ def follow(service: str, hop: Hop, status: int, location: str | None, body: Body
     Raises:
         UpstreamServiceError: If the redirect is not followed. It does not show the location.
     """
+    call = outgoing.call
     try:
         target = hop.url.join(location or "").copy_with(fragment=None)
         port, host = target.port, target.host
     except (httpx.InvalidURL, ValueError, TypeError):
-        raise refused(service, status, "to a place that cannot be read") from None
+        raise refused(service, call, status, "to a place that cannot be read") from None
     if not location or not HOST.fullmatch(host) or target.scheme not in _SCHEMES:
-        raise refused(service, status, "to a place that is none")
+        raise refused(service, call, status, "to a place that is none")
     if (port or 1) > 65535:
-        raise refused(service, status, "to a port that is none")
+        raise refused(service, call, status, "to a port that is none")
     if target.userinfo:
-        raise refused(service, status, "to a place with credentials in it")
+        raise refused(service, call, status, "to a place with credentials in it")
     if hop.url.scheme == "https" and target.scheme != "https":
-        raise refused(service, status, "from https to http")
+        raise refused(service, call, status, "from https to http")
     method = hop.method
     if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
         method = "GET"
@@ -64,11 +66,11 @@ def follow(service: str, hop: Hop, status: int, location: str | None, body: Body
         _port(hop.url.scheme, hop.url.port),
     )
     if content and not same:
-        raise refused(service, status, "to another host, which must not get the body")
-    if content and not body.repeatable:
-        raise refused(service, status, "and wants a body again that was sent already")
+        raise refused(service, call, status, "to another host, which must not get the body")
+    if content and not outgoing.body.repeatable:
+        raise refused(service, call, status, "and wants a body again that was sent already")
     if not same and method not in ("GET", "HEAD"):
-        raise refused(service, status, f"{method} to another host")
+        raise refused(service, call, status, f"{method} to another host")
     headers = [
         (name, value)
         for name, value in hop.headers
@@ -77,15 +79,9 @@ def follow(service: str, hop: Hop, status: int, location: str | None, body: Body
     return Hop(method, target, headers, content)
 
 
-def refused(service: str, status: int, why: str) -> UpstreamServiceError:
+def refused(service: str, call: str, status: int, why: str) -> UpstreamServiceError:
     """Return the error for a redirect that is not followed."""
-    return UpstreamServiceError(
-        f"{service} redirects {why}",
-        service=service,
-        retryable=False,
-        upstream_service=service,
-        upstream_status=status,
-    )
+    return unusable(service, call, f"it redirects {why}", status=status)
 
 
 def _port(scheme: str, port: int | None) -> int:

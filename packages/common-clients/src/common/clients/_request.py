@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterable, Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from common.clients._headers import checked, checked_key
 from common.clients._hedge import Hedge
+from common.clients._json import dumped, encoded
 from common.clients._paths import MAX_TARGET, fill, query
 from common.errors import ValidationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from urllib.parse import SplitResult
+    from uuid import UUID
 
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 IDEMPOTENT = METHODS - {"PATCH", "POST"}  # RFC 9110, section 9.2.2
@@ -29,11 +30,12 @@ class RequestOptions(TypedDict, total=False):
         params: The query: text, numbers, bools, dates (ISO 8601), enums (their values), and
             lists of them; ``None`` is left out.
         headers: Further headers; they win against those the client adds.
-        json: Body: what `json.dumps` takes, with pydantic models anywhere in it. ``None`` is no
-            body.
+        json: Body: what `json.dumps` takes (no NaN, which is no JSON), with pydantic models
+            anywhere in it. ``None`` is no body.
         content: Body: bytes, text, or an async iterable of bytes. The latter is sent once:
             when its iteration began, nothing is repeated.
-        idempotency_key: Sent as ``Idempotency-Key``; makes POST and PATCH repeatable.
+        idempotency_key: Sent as ``Idempotency-Key``; makes POST and PATCH repeatable. ``None`` is
+            no key.
         timeout: Seconds for the whole call, in place of the client's.
         delegated: Whether the call carries the credentials and the input of this service's own
             caller: then 400, 401, 403 and 422 are passed on to it as such.
@@ -45,7 +47,7 @@ class RequestOptions(TypedDict, total=False):
     headers: Mapping[str, str]
     json: object
     content: bytes | str | AsyncIterable[bytes]
-    idempotency_key: str
+    idempotency_key: str | UUID | None
     timeout: float
     delegated: bool
     hedge: Hedge
@@ -100,7 +102,8 @@ class Outgoing:
 
     Attributes:
         method: Of `METHODS`.
-        template: The path with its fields unfilled: what errors and operations show.
+        template: The path with its fields unfilled.
+        call: Method and template: what errors and operations show.
         target: Path and query.
         headers: The caller's, and those of the body.
         body: The body.
@@ -111,6 +114,7 @@ class Outgoing:
 
     __slots__ = (
         "body",
+        "call",
         "delegated",
         "headers",
         "idempotent",
@@ -127,6 +131,7 @@ class Outgoing:
         _check(method, options)
         self.method = method
         self.template = template
+        self.call = f"{method} {template}"
         self.target = (
             base.path.rstrip("/")
             + fill(template, options.get("path", {}))
@@ -181,38 +186,9 @@ def _body(options: RequestOptions) -> Body:
     if value is not None and content is not None:
         raise TypeError("give either json= or content=")
     if value is not None:
-        return Body(_dumped(value), "application/json")
+        return Body(dumped(value), "application/json")
     if isinstance(content, str):
-        return Body(_encoded(content, "content"), "text/plain; charset=utf-8")
+        return Body(encoded(content, "content"), "text/plain; charset=utf-8")
     if content is None or isinstance(content, bytes | AsyncIterable):
         return Body(content, None if content is None else "application/octet-stream")
     raise TypeError("content= is bytes, text or an async iterable of bytes")
-
-
-def _dumped(value: Any) -> bytes:
-    dump = getattr(value, "model_dump_json", None)
-    if dump is not None:
-        return str(dump()).encode()
-    text = json.dumps(
-        value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
-    )
-    return _encoded(text, "json")
-
-
-def _plain(value: Any) -> object:
-    dump = getattr(value, "model_dump", None)
-    if dump is None:
-        raise TypeError(
-            f"json= has {type(value).__name__} in it: give what json.dumps takes, or models"
-        )
-    plain: object = dump(mode="json")
-    return plain
-
-
-def _encoded(text: str, field: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        # A lone surrogate. That error would hold the text.
-        pass
-    raise ValidationError(f"{field}= has text that is no valid Unicode", field=field)

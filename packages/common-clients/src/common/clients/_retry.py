@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 import random
 from contextlib import contextmanager
@@ -12,7 +11,15 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from common.clients._budget import RetryBudget
-from common.clients._checks import count, finite, no_generator
+from common.clients._checks import (
+    Kinds,
+    awaited,
+    check_kinds,
+    count,
+    finite,
+    instance,
+    of_kind,
+)
 from common.clients._errors import REFUSALS
 from common.context import operation, remaining, valid_id
 from common.errors import is_retryable
@@ -84,12 +91,13 @@ class Retry:
         budget: What all calls under this policy may spend together; ``None`` for no bound.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, ``backoff`` no `Backoff`, or ``budget`` no
+            `RetryBudget`.
         TypeError: If ``on`` is neither a type nor a plain function.
     """
 
     attempts: int = 3
-    on: Callable[[Exception], bool] | type[Exception] | tuple[type[Exception], ...] = is_transient
+    on: Kinds = is_transient
     backoff: Backoff = field(default_factory=Backoff)
     max_wait: float = 30.0
     budget: RetryBudget | None = field(default_factory=RetryBudget)
@@ -97,20 +105,14 @@ class Retry:
     def __post_init__(self) -> None:
         count("attempts", self.attempts)
         finite("max_wait", self.max_wait)
-        kinds = self.on if isinstance(self.on, tuple) else (self.on,)
-        types = [isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds]
-        function = not isinstance(self.on, tuple) and inspect.isroutine(self.on)
-        if inspect.iscoroutinefunction(self.on) or not (function or (types and all(types))):
-            raise TypeError(
-                f"on={self.on!r}: give exception types, or a plain function that takes the "
-                "exception and returns a bool"
-            )
+        instance("backoff", self.backoff, Backoff)
+        if self.budget is not None:
+            instance("budget", self.budget, RetryBudget)
+        check_kinds("on", self.on)
 
     def wants(self, error: Exception) -> bool:
         """Tell whether ``on`` accepts the error."""
-        if isinstance(self.on, type | tuple):
-            return isinstance(error, self.on)
-        return self.on(error)
+        return of_kind(error, self.on)
 
 
 def retry(
@@ -131,8 +133,8 @@ def retry(
         A decorator.
 
     Raises:
-        TypeError: If used without parentheses, or on an async generator function, which
-            cannot be repeated.
+        TypeError: If used without parentheses, or on a function that is plain or an async
+            generator, which cannot be repeated.
 
     Example:
         >>> import asyncio
@@ -150,7 +152,7 @@ def retry(
     chosen = policy or Retry()
 
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        no_generator(function)
+        awaited(function)
         name = getattr(function, "__qualname__", type(function).__qualname__)
 
         @wraps(function)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from common.clients._errors import unusable
 from common.errors import UpstreamServiceError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class StreamedResponse:
         headers: Its headers.
     """
 
-    __slots__ = ("_left", "_open", "_pieces", "_read", "_service", "headers", "status")
+    __slots__ = ("_call", "_left", "_open", "_pieces", "_read", "_service", "headers", "status")
 
     def __init__(
         self,
@@ -30,11 +31,13 @@ class StreamedResponse:
         pieces: Callable[[], AsyncGenerator[bytes, None]],
         *,
         service: str,
+        call: str,
         check_open: Callable[[], object],
     ) -> None:
         self.status = status
         self.headers = headers
         self._service = service
+        self._call = call
         self._pieces = pieces
         self._read = False
         self._left = False
@@ -98,12 +101,7 @@ class StreamedResponse:
 
     def _line(self, line: bytearray, longest: int) -> str:
         if len(line) > longest:
-            raise UpstreamServiceError(
-                f"{self._service}: a line is longer than {longest} bytes",
-                service=self._service,
-                upstream_service=self._service,
-                retryable=False,
-            )
+            raise unusable(self._service, self._call, f"a line is longer than {longest} bytes")
         return line.removesuffix(b"\r").decode("utf-8", "replace")
 
     def __repr__(self) -> str:

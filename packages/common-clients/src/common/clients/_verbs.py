@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 if TYPE_CHECKING:
+    from types import UnionType
+
     from common.clients._request import RequestOptions
     from common.clients._response import Response
 
@@ -17,7 +19,7 @@ class Verbs(ABC):
 
     @abstractmethod
     async def _send(
-        self, method: str, template: str, options: RequestOptions, into: type[T] | None
+        self, method: str, template: str, options: RequestOptions, into: type[T] | UnionType | None
     ) -> T | Response: ...
 
     @overload
@@ -28,13 +30,17 @@ class Verbs(ABC):
     async def request(
         self, method: str, template: str, /, *, into: type[T], **options: Unpack[RequestOptions]
     ) -> T: ...
+    @overload
+    async def request(
+        self, method: str, template: str, /, *, into: UnionType, **options: Unpack[RequestOptions]
+    ) -> Any: ...
     async def request(
         self,
         method: str,
         template: str,
         /,
         *,
-        into: type[T] | None = None,
+        into: type[T] | UnionType | None = None,
         **options: Unpack[RequestOptions],
     ) -> T | Response:
         """Send a request and return the answer, read to its end.
@@ -43,11 +49,14 @@ class Verbs(ABC):
             method: ``"GET"``, ``"POST"`` and so on.
             template: Path below the base URL, with fields: ``"/calls/{id}"``. It names the call
                 in errors and operations, so it must not contain values.
-            into: Type the answer is decoded into: a pydantic model, or what pydantic knows.
+            into: Type the answer is decoded into: a pydantic model, or what pydantic knows. What
+                comes out of a union such as ``Order | None`` has no type of its own until
+                annotations can take one: say it, ``order: Order | None = await client.get(…)``.
             **options: See `RequestOptions`.
 
         Raises:
             ValueError: If the call is written wrongly.
+            TypeError: Likewise, by a value of a wrong type.
             ValidationError: If a value cannot be sent as what it is meant for.
             AppError: As of `common.errors.classify_http` for statuses from 300 on;
                 `UpstreamServiceError` for what cannot be read or decoded, and broken
@@ -64,8 +73,17 @@ class Verbs(ABC):
     async def get(
         self, template: str, /, *, into: type[T], **options: Unpack[RequestOptions]
     ) -> T: ...
+    @overload
     async def get(
-        self, template: str, /, *, into: type[T] | None = None, **options: Unpack[RequestOptions]
+        self, template: str, /, *, into: UnionType, **options: Unpack[RequestOptions]
+    ) -> Any: ...
+    async def get(
+        self,
+        template: str,
+        /,
+        *,
+        into: type[T] | UnionType | None = None,
+        **options: Unpack[RequestOptions],
     ) -> T | Response:
         """Read. See `request`."""
         return await self._send("GET", template, options, into)
@@ -76,8 +94,17 @@ class Verbs(ABC):
     async def post(
         self, template: str, /, *, into: type[T], **options: Unpack[RequestOptions]
     ) -> T: ...
+    @overload
     async def post(
-        self, template: str, /, *, into: type[T] | None = None, **options: Unpack[RequestOptions]
+        self, template: str, /, *, into: UnionType, **options: Unpack[RequestOptions]
+    ) -> Any: ...
+    async def post(
+        self,
+        template: str,
+        /,
+        *,
+        into: type[T] | UnionType | None = None,
+        **options: Unpack[RequestOptions],
     ) -> T | Response:
         """Create, or do something; repeated only with ``idempotency_key=``. See `request`."""
         return await self._send("POST", template, options, into)
@@ -88,8 +115,17 @@ class Verbs(ABC):
     async def put(
         self, template: str, /, *, into: type[T], **options: Unpack[RequestOptions]
     ) -> T: ...
+    @overload
     async def put(
-        self, template: str, /, *, into: type[T] | None = None, **options: Unpack[RequestOptions]
+        self, template: str, /, *, into: UnionType, **options: Unpack[RequestOptions]
+    ) -> Any: ...
+    async def put(
+        self,
+        template: str,
+        /,
+        *,
+        into: type[T] | UnionType | None = None,
+        **options: Unpack[RequestOptions],
     ) -> T | Response:
         """Replace. See `request`."""
         return await self._send("PUT", template, options, into)
@@ -100,8 +136,17 @@ class Verbs(ABC):
     async def patch(
         self, template: str, /, *, into: type[T], **options: Unpack[RequestOptions]
     ) -> T: ...
+    @overload
     async def patch(
-        self, template: str, /, *, into: type[T] | None = None, **options: Unpack[RequestOptions]
+        self, template: str, /, *, into: UnionType, **options: Unpack[RequestOptions]
+    ) -> Any: ...
+    async def patch(
+        self,
+        template: str,
+        /,
+        *,
+        into: type[T] | UnionType | None = None,
+        **options: Unpack[RequestOptions],
     ) -> T | Response:
         """Change; repeated only with ``idempotency_key=``. See `request`."""
         return await self._send("PATCH", template, options, into)
@@ -112,8 +157,17 @@ class Verbs(ABC):
     async def delete(
         self, template: str, /, *, into: type[T], **options: Unpack[RequestOptions]
     ) -> T: ...
+    @overload
     async def delete(
-        self, template: str, /, *, into: type[T] | None = None, **options: Unpack[RequestOptions]
+        self, template: str, /, *, into: UnionType, **options: Unpack[RequestOptions]
+    ) -> Any: ...
+    async def delete(
+        self,
+        template: str,
+        /,
+        *,
+        into: type[T] | UnionType | None = None,
+        **options: Unpack[RequestOptions],
     ) -> T | Response:
         """Delete. See `request`."""
         return await self._send("DELETE", template, options, into)
