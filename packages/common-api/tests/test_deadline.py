@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 from api_apps import code, make_app
@@ -115,3 +116,11 @@ async def test_a_handler_that_does_not_heed_its_deadline_answers_late(log):
     answer = await ask(app, path="/stubborn", headers={"X-Request-Timeout": "0.02"})
     assert (answer.status, answer.json(), answer.error) == (200, "late", None)
     assert [record for record in log if record.name == "common.api"] == []
+
+
+@pytest.mark.parametrize("name", ["longest", "default"])
+@pytest.mark.parametrize("value", ["3", 0, -1])
+def test_seconds_that_are_none_are_refused_by_name(name, value):
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ValueError, match=f"^{name}="):
+        DeadlineMiddleware(make_app(), **options)

@@ -5,6 +5,7 @@ import json
 import random
 import tracemalloc
 import zlib
+from typing import Any
 
 import pytest
 from api_apps import code, make_app
@@ -148,3 +149,11 @@ async def test_the_refusal_says_which_bound_it_was():
         headers = {"content-encoding": "gzip"}
         answer = await ask(app, "POST", "/echo", body=gzip.compress(piece, 1), headers=headers)
         assert code(answer) == (413, expected)
+
+
+@pytest.mark.parametrize("name", ["max_body", "max_ratio"])
+@pytest.mark.parametrize("value", ["1MB", 0])
+def test_bounds_that_are_none_are_refused_by_name(name, value):
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ValueError, match=f"^{name}="):
+        DecompressMiddleware(make_app(), **options)

@@ -1,5 +1,7 @@
 """Dependencies: ids, the client's address, conditions, rate limits."""
 
+from typing import Any, cast
+
 import pytest
 from api_drivers import ask
 from fastapi import Depends, FastAPI, Response
@@ -9,6 +11,7 @@ from common.api import (
     Conditional,
     ConditionalDep,
     CorrelationIdDep,
+    HTTPError,
     MemoryRateLimiter,
     PreconditionFailedError,
     RequestContextDep,
@@ -110,8 +113,8 @@ def conditional_app():
         return conditions.expected_version
 
     @app.put("/new")
-    async def create(conditions: ConditionalDep, exists: bool = False):
-        conditions.check(7 if exists else None)
+    async def create(conditions: ConditionalDep, exists: bool = False, required: bool = False):
+        conditions.check(7 if exists else None, required=required)
 
     return app
 
@@ -135,14 +138,18 @@ async def test_reads_of_a_version_that_is_known(given, status):
     ("given", "status"),
     [
         (None, 428), ('"7"', 200), ('"6"', 412), ('W/"7"', 412), ("*", 200), ('"6", "7"', 412),
-        ("nonsense", 412), ('"7' + "7" * 10_000, 412), ('x"7"', 412), ('w/"7"', 412),
-        ('"7"x', 412), (" " * 10_000 + "x", 412),
+        ("7", 400), ("nonsense", 400), ('"7' + "7" * 10_000, 400), ('x"7"', 400),
+        ('w/"7"', 400), ('"7"x', 400), (" " * 10_000 + "x", 400), (",", 400), ("", 400),
     ],
 )  # fmt: skip
 async def test_changes_of_a_version_that_is_another(given, status):
-    headers = {"If-Match": given} if given else {}
+    headers = {"If-Match": given} if given is not None else {}
     answer = await ask(conditional_app(), "PUT", headers=headers)
     assert answer.status == status
+    if status == 400:
+        shown = answer.json()["error"]
+        assert shown["code"] == "PRECONDITION_INVALID"
+        assert "quotes" in shown["message"]
     if status == 200:
         assert answer.json() == (7 if given == '"7"' else None)
 
@@ -154,7 +161,30 @@ async def test_creating_only_what_is_not_there():
     assert (await ask(conditional_app(), "PUT", "/new", headers={"If-Match": "*"})).status == 412
 
 
-@pytest.mark.parametrize("version", ['a"b', "a\r\nb", "a b", "x" * 257])
+@pytest.mark.parametrize(
+    ("query", "given", "status"),
+    [
+        ("", "*", 200), ("", None, 428), ("", '"6"', 428), ("&exists=1", "*", 412),
+        ("&exists=1", None, 428), ("&exists=1", '"6"', 428), ("", "7", 400), ("", '"7', 400),
+    ],
+)  # fmt: skip
+async def test_a_creation_has_its_own_condition(query, given, status):
+    headers = {"If-None-Match": given} if given else {}
+    answer = await ask(conditional_app(), "PUT", f"/new?required=1{query}", headers=headers)
+    assert answer.status == status
+    if status == 428:  # what to send is what can be had
+        wanted = "If-Match" if "exists" in query else "If-None-Match: *"
+        assert answer.json()["error"]["message"].startswith(f"Send {wanted}")
+
+
+async def test_a_malformed_condition_of_a_change_is_not_passed_over():
+    headers = {"If-None-Match": '"7'}
+    assert (await ask(conditional_app(), "PUT", "/new?exists=1", headers=headers)).status == 400
+    with pytest.raises(HTTPError, match="If-Match"):
+        _ = Conditional(["7"], []).expected_version
+
+
+@pytest.mark.parametrize("version", [None, 'a"b', "a\r\nb", "a b", "x" * 257])
 def test_versions_that_no_tag_can_hold(version):
     with pytest.raises(ValueError, match="entity tag"):
         etag(version)
@@ -209,3 +239,48 @@ def test_weak_tags_never_match_a_change():
     Conditional(['"6", "7"'], []).check(7)
     with pytest.raises(PreconditionFailedError):
         _ = Conditional(['"6", "7"'], []).expected_version
+
+
+async def by_user(request):
+    return "u-1"
+
+
+class ByUser:
+    async def __call__(self, request):
+        return "u-1"
+
+
+@pytest.mark.parametrize(
+    ("limiter", "options", "name"),
+    [
+        (100, {}, "limiter=100"),
+        (MemoryRateLimiter, {}, "limiter=MemoryRateLimiter: give an instance"),
+        (MemoryRateLimiter(limit=1, window=1.0), {"key": by_user}, "key="),
+        (MemoryRateLimiter(limit=1, window=1.0), {"key": ByUser()}, "key="),
+        (MemoryRateLimiter(limit=1, window=1.0), {"key": "user"}, "key="),
+    ],
+)
+def test_what_would_not_limit_is_refused_at_once(limiter, options, name):
+    with pytest.raises(TypeError, match=name):
+        rate_limit(limiter, **options)
+
+
+async def test_a_key_that_is_no_text_lets_nobody_through(log):
+    app = make_app()
+    key = cast("Any", lambda request: request.headers.get("x-user"))
+    limit = rate_limit(MemoryRateLimiter(limit=1, window=3600.0), key=key)
+
+    @app.get("/", dependencies=[Depends(limit)])
+    async def handler(): ...
+
+    assert (await ask(app)).status == 500
+    assert any("returned a NoneType: return a str" in str(r.exc_info) for r in log)
+    assert (await ask(app, headers={"X-User": "u-1"})).status == 200
+
+
+@pytest.mark.parametrize("name", ["limit", "window", "max_keys"])
+@pytest.mark.parametrize("value", ["100", 0, True, float("nan")])
+def test_a_limit_that_is_no_number_is_refused_by_name(name, value):
+    options: dict[str, Any] = {"limit": 1, "window": 1.0, name: value}
+    with pytest.raises(ValueError, match=f"{name}="):
+        MemoryRateLimiter(**options)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel, field_validator
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
@@ -377,8 +379,8 @@ async def test_a_failure_in_the_middle_breaks_the_response_off(log, operations):
     assert answer.messages[-1].get("more_body") is True
     [record] = [r for r in log if r.name == "common.api"]
     assert record.levelno == logging.ERROR
-    assert "409 OUT_OF_STOCK" in record.getMessage()
-    assert "in the middle of the response" in record.getMessage()
+    start = "request failed in the middle of the response: OUT_OF_STOCK, GET /half, error_id="
+    assert record.getMessage().startswith(start)  # and no status, since the one sent was 200
     assert operations.server[0].outcome == "error"
 
 
@@ -399,7 +401,8 @@ async def test_a_background_failure_is_logged_and_reported(log, operations):
     assert (background.outcome, background.error_code) == ("error", "OUT_OF_STOCK")
     [record] = [r for r in log if r.name == "common.api"]
     assert (record.levelno, record.error_code) == (logging.ERROR, "OUT_OF_STOCK")
-    assert "after the response" in record.getMessage()
+    start = "request failed after the response: OUT_OF_STOCK, GET /background, error_id="
+    assert record.getMessage().startswith(start)
 
 
 async def test_a_background_failure_of_a_stream_does_not_make_its_request_one(operations):
@@ -493,12 +496,13 @@ async def test_websockets_carry_the_ids_in_the_handshake(operations):
     assert (op.name, op.outcome) == ("WS /ws", "ok")
 
 
-@pytest.mark.parametrize(("path", "status"), [("/refused", 401), ("/nowhere", 403)])
+@pytest.mark.parametrize(("path", "status"), [("/refused", 401), ("/nowhere", 404)])
 async def test_a_denied_handshake_has_status_and_ids(path, status, operations):
     answer = await talk(ws_app(), scope_of(path=path, kind="websocket"), WEBSOCKET)
     assert answer.messages[0]["type"] == "websocket.http.response.start"
     assert answer.status == status
     assert answer.header("x-request-id") == operations.server[0].context.request_id
+    assert answer.json()["meta"]["request_id"] == answer.header("x-request-id")
     assert operations.server[0].attributes["http.response.status_code"] == status
 
 
@@ -518,6 +522,39 @@ async def test_a_websocket_that_fails_is_closed(path, extensions, code, log):
     assert (last["type"], last["code"]) == ("websocket.close", code)
     assert "secret" not in last["reason"]
     assert log
+
+
+async def test_an_unknown_websocket_looks_like_an_unknown_path(log):
+    app, sub = FastAPI(), FastAPI()
+    install(app, service="orders", errors="problem")
+    app.mount("/sub", sub)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def mine(request, error):
+        return PlainTextResponse(request.method, 418)  # a websocket has none
+
+    for path, name in (("/nowhere", "WS unmatched"), ("/sub/nowhere", "WS /sub/{path}")):
+        log.clear()
+        answer = await talk(app, scope_of(path=path, kind="websocket"), WEBSOCKET)
+        assert (answer.status, answer.json()["code"]) == (404, "NOT_FOUND")
+        assert answer.header("content-type") == "application/problem+json"
+        scope = scope_of(path=path, kind="websocket", extensions={})
+        assert (await talk(app, scope, WEBSOCKET)).messages[-1]["type"] == "websocket.close"
+        lines = [record.getMessage() for record in log if record.name == "common.api"]
+        assert len(lines) == 2  # one for each
+        assert all(f"request refused: 404 NOT_FOUND, {name}, " in line for line in lines)
+    assert (await ask(app, path="/nowhere")).body == b"GET"
+
+
+async def test_a_routers_own_answer_stays():
+    async def mine(scope, receive, send):
+        await send({"type": "websocket.close", "code": 4000})
+
+    app = FastAPI()
+    app.router.default = mine
+    install(app, service="orders")
+    scope = scope_of(path="/nowhere", kind="websocket", extensions={})
+    assert (await talk(app, scope, WEBSOCKET)).messages[-1]["code"] == 4000
 
 
 async def test_a_websocket_with_wrong_parameters_is_refused_without_quoting_them():
@@ -628,7 +665,8 @@ async def test_a_cancellation_of_the_request_itself_goes_through(log):
 @pytest.mark.parametrize("style", ["envelope", "problem"])
 async def test_a_returned_error_looks_like_a_raised_one(style):
     app = FastAPI()
-    install(app, service="orders", errors=style, problem_types="https://e.test/")
+    types = "https://e.test/" if style == "problem" else None
+    install(app, service="orders", errors=style, problem_types=types)
 
     @app.get("/returned")
     async def returned():
@@ -649,3 +687,8 @@ async def test_a_returned_error_looks_like_a_raised_one(style):
         k: v for k, v in two.json().items() if k not in changing
     }
     assert (one.status, one.header("x-why")) == (409, "because")
+
+
+def test_only_errors_of_ones_own_can_be_returned():
+    with pytest.raises(TypeError, match="give an AppError"):
+        error_response(cast("Any", ValueError("x")))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 from typing import Any, cast
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 
 from common.api import Check, Health, ProbesMiddleware, install
 from common.context import deadline, remaining
+from common.errors import DatabaseError
 from common.testing import ManagedProcess, reserve_port
 
 
@@ -176,10 +178,14 @@ async def test_a_drain_turns_readiness_and_nothing_else():
         (lambda: Check("a", cast("Any", lambda: True)), TypeError),
         (lambda: Health(ready=[Check("a", Probe(1)), Check("a", Probe(1))]), ValueError),
         (lambda: Health(drain=-1), ValueError),
+        (lambda: Check("a", Probe(True), timeout=cast("Any", "1")), ValueError),
+        (lambda: Health(ready=cast("Any", [Probe(1)])), TypeError),
+        (lambda: Health(drain=cast("Any", "5")), ValueError),
+        (lambda: Health(cache=cast("Any", "5")), ValueError),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(make, error):
-    with pytest.raises(error):
+    with pytest.raises(error, match=r"(?i)check|ready=|(timeout|drain|cache)=.*give"):
         make()
 
 
@@ -279,3 +285,49 @@ async def test_the_deadline_of_who_asks_is_not_that_of_the_checks():
     with deadline(60.0):
         assert (await Health(ready=[Check("db", probe)]).readiness())[0]
     assert seen == [None]
+
+
+class Answer1:
+    def __init__(self, ok):
+        self.ok = ok
+
+
+def down():
+    error = DatabaseError("no answer")
+    error.__cause__ = ConnectionRefusedError(111, "refused")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("result", "why", "traceback"),
+    [
+        (False, "failed: it returned False", False),
+        ({"ok": False}, "failed: it returned a dict; healthy is None, True, or an object", False),
+        (Answer1(ok=False), "failed: it returned a Answer1; healthy is", False),
+        (down(), "failed: DatabaseError: no answer, caused by ConnectionRefusedError: [", False),
+        (TimeoutError(), "failed: TimeoutError", False),
+        (KeyError("x"), "failed: KeyError: 'x'", True),
+        ("hang", "timeout: it took longer than 0.05 s", False),
+    ],
+)
+async def test_the_log_says_once_why_a_check_is_not_ok(result, why, traceback, log):
+    timeout = 0.05 if result == "hang" else 60
+    health = Health(ready=[Check("db", Probe(result), timeout=timeout)], cache=0)
+    for _ in range(3):
+        assert not (await health.readiness())[0]
+    [record] = [record for record in log if record.name == "common.api"]
+    assert record.getMessage().startswith(f"check db: {why}")
+    assert (record.levelno, bool(record.exc_info)) == (logging.WARNING, traceback)
+
+
+async def test_the_log_says_when_a_check_changes(log):
+    probe = Probe(True, OSError("one"), OSError("two"), True, True, False, None)
+    health = Health(ready=[Check("db", probe), Check("cache", Probe(None))], cache=0)
+    for _ in range(8):
+        await health.readiness()
+    assert [record.getMessage() for record in log if record.name == "common.api"] == [
+        "check db: failed: OSError: one",
+        "check db is ok again",
+        "check db: failed: it returned False",
+        "check db is ok again",
+    ]

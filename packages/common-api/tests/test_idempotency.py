@@ -391,3 +391,23 @@ async def test_an_answer_that_is_stored_twice_is_counted_once():
     for size in (100, 10):
         await store.store(claim("k"), StoredResponse(status=200, headers=(), body=b"x" * size))
     assert store._bytes == 10
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}])
+async def test_without_a_store_the_first_request_says_so(headers, log):
+    app = FastAPI()
+    install(app, service="orders")
+
+    @app.post("/orders", dependencies=[Depends(idempotent())])
+    async def create(): ...
+
+    assert (await ask(app, "POST", "/orders", headers=headers)).status == 500
+    assert any("idempotent() needs a store" in str(record.exc_info) for record in log)
+
+
+@pytest.mark.parametrize("name", ["ttl", "claim_ttl", "max_entries", "max_bytes"])
+@pytest.mark.parametrize("value", ["1", 0])
+def test_a_store_with_what_is_no_number_is_refused_by_name(name, value):
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ValueError, match=f"^{name}="):
+        MemoryIdempotencyStore(**options)

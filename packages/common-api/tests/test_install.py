@@ -4,21 +4,27 @@ import logging
 import re
 import subprocess
 import sys
+from typing import Any, cast
 
 import pytest
 from api_drivers import ask
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.middleware.cors import CORSMiddleware
 from pydantic import BaseModel
+from starlette.applications import Starlette
 
 from common.api import (
     ApiResponse,
     ClientIPDep,
+    ConditionalDep,
+    IdempotencyKeyDep,
     Limits,
     MemoryIdempotencyStore,
+    MemoryRateLimiter,
     RequestContextMiddleware,
     idempotent,
     install,
+    rate_limit,
     success_response,
 )
 from common.errors import InternalError, NotFoundError, RateLimitedError, UnauthorizedError
@@ -48,6 +54,7 @@ async def test_after_the_start_is_an_error():
         {"service": "orders", "deadline": 0},
         {"service": "orders", "deadline": None, "default_deadline": 1.0},
         {"service": "orders", "hosts": []},
+        {"service": "orders", "problem_types": "https://e.test/"},
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_the_app_as_it_was(options):
@@ -66,15 +73,40 @@ def test_what_cannot_be_is_refused_and_leaves_the_app_as_it_was(options):
         ("limits", 5),
         ("cors", ["https://app.example.com"]),
         ("idempotency", True),
+        ("idempotency", MemoryIdempotencyStore),
+        ("service", None),
+        ("decompress", 5),
+        ("security_headers", "no"),
         ("metrics", "page"),
         ("proxies", "10.0.0.0/8"),
     ],
 )
 def test_what_is_of_another_kind_is_refused_by_name(name, value):
     app = FastAPI()
-    with pytest.raises(TypeError, match=f"{name}|list of networks"):
-        install(app, service="orders", **{name: value})
+    options: dict[str, Any] = {"service": "orders", name: value}
+    with pytest.raises(TypeError, match=f"{name}=|{name}:|list of networks"):
+        install(app, **options)
     install(app, service="orders")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("deadline", "3"), ("deadline", True), ("default_deadline", "3")]
+)
+def test_seconds_that_are_no_number_are_refused_by_name(name, value):
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ValueError, match=f"^{name}=.*give a number above 0"):
+        install(FastAPI(), service="orders", **options)
+
+
+def test_problem_types_are_text():
+    with pytest.raises(TypeError, match="problem_types=5"):
+        install(FastAPI(), service="orders", errors="problem", problem_types=cast("Any", 5))
+
+
+@pytest.mark.parametrize("app", [Starlette(), APIRouter(), FastAPI])
+def test_what_is_no_application_is_refused(app):
+    with pytest.raises(TypeError, match=r"app is a \w+: give the FastAPI"):
+        install(app, service="orders")
 
 
 async def test_middleware_added_before_and_after_is_inside():
@@ -340,3 +372,72 @@ def test_the_documents_models_are_not_there_twice():
     assert set(app.openapi()["components"]["schemas"]) == {
         "ApiResponse_Body_", "Body", "ErrorBody", "ErrorResponse", "Meta", "PageInfo",
     }  # fmt: skip
+
+
+def operation_of(app, path="/x", method="post"):
+    return app.openapi()["paths"][path][method]
+
+
+def headers_of(operation):
+    found = operation.get("parameters", ())
+    return {p["name"]: p["required"] for p in found if p["in"] == "header"}
+
+
+@pytest.mark.parametrize("style", ["envelope", "problem"])
+def test_openapi_names_the_headers_and_statuses_of_dependencies(style):
+    app, router = FastAPI(), APIRouter(prefix="/v1")
+    install(app, service="orders", errors=style, idempotency=MemoryIdempotencyStore())
+    limited = Depends(rate_limit(MemoryRateLimiter(limit=1, window=1.0)))
+
+    def inside(key: IdempotencyKeyDep): ...
+
+    @app.post("/x", dependencies=[Depends(idempotent(required=True)), limited])
+    @router.post("/x/{n}", dependencies=[Depends(idempotent())])
+    async def post(n: int = 1): ...
+
+    @app.put("/x", dependencies=[Depends(inside)])
+    async def put(condition: ConditionalDep): ...
+
+    @app.get("/x", responses={304: {"description": "mine"}})
+    async def get(condition: ConditionalDep): ...
+
+    @app.delete("/x", dependencies=[limited])
+    async def delete(): ...
+
+    app.include_router(router)
+    one = operation_of(app)
+    assert headers_of(one) == {"Idempotency-Key": True}
+    assert {"400", "409", "422", "429", "default"} <= set(one["responses"])
+    model = "Problem" if style == "problem" else "ErrorResponse"
+    [content] = one["responses"]["409"]["content"].values()
+    assert content["schema"]["$ref"].endswith(model)
+    included = operation_of(app, "/v1/x/{n}")
+    assert headers_of(included) == {"Idempotency-Key": False}
+    assert [p["name"] for p in included["parameters"]] == ["n", "Idempotency-Key"]
+
+    change, read = operation_of(app, method="put"), operation_of(app, method="get")
+    assert headers_of(change) == {}
+    assert {"400", "412", "428"} <= set(change["responses"])
+    assert headers_of(read) == {"If-None-Match": False}
+    assert read["responses"]["304"] == {"description": "mine"}
+    assert not {"400", "412", "428"} & set(read["responses"])
+    assert "parameters" not in operation_of(app, method="delete")
+
+
+def test_openapi_leaves_the_applications_description_of_a_header():
+    app = FastAPI()
+    install(app, service="orders", idempotency=MemoryIdempotencyStore())
+    extra: dict[str, Any] = {
+        "parameters": [
+            {"name": "idempotency-key", "in": "header", "description": "mine"},
+            {"name": "X-Other", "in": "header", "required": True},
+        ]
+    }
+
+    @app.post("/x", dependencies=[Depends(idempotent(required=True))], openapi_extra=extra)
+    async def post(): ...
+
+    operation = operation_of(app)
+    assert headers_of(operation) == {"idempotency-key": True, "X-Other": True}
+    assert operation["parameters"][0]["description"] == "mine"
+    assert app.openapi() is app.openapi()

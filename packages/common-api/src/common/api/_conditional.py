@@ -6,7 +6,9 @@ from typing import Annotated
 from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 
+from common.api._documentation import Documentation, document
 from common.api._state import header_values
+from common.api._views import HTTPError
 from common.errors import ConflictError, DomainError
 
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]{0,256}"')
@@ -44,6 +46,8 @@ def etag(version: object, *, weak: bool = False) -> str:
         >>> etag(7), etag("a1", weak=True)
         ('"7"', 'W/"a1"')
     """
+    if version is None:
+        raise ValueError("version=None: what has no version has no entity tag; send no ETag")
     tag = f'{"W/" if weak else ""}"{version}"'
     if not _TAG.fullmatch(tag):
         raise ValueError(f"no entity tag can hold {version!r}: use up to 256 visible characters")
@@ -65,10 +69,12 @@ class Conditional:
 
         Raises:
             PreconditionFailedError: If there is a tag, but none that is a version's number, or
-                more than one.
+                more than one (412).
+            HTTPError: If the header is malformed (400).
         """
         if self._match is None or "*" in self._match:
             return None
+        _well_formed("If-Match", self._match)
         numbers = [tag[1:-1] for tag in self._match if re.fullmatch(r'"[0-9]{1,18}"', tag)]
         if len(self._match) != 1 or not numbers:
             raise PreconditionFailedError
@@ -79,19 +85,26 @@ class Conditional:
 
         Args:
             version: The resource's version; ``None`` if there is no resource.
-            required: Whether a change must carry ``If-Match``.
+            required: Whether a change must carry ``If-Match``, or a creation
+                ``If-None-Match: *`` (RFC 9110, section 13.1.2).
 
         Raises:
             PreconditionFailedError: If the version is another (412). Weak tags never match
                 (RFC 9110, section 13.1.1).
-            PreconditionRequiredError: If ``If-Match`` is required and missing (428).
+            PreconditionRequiredError: If a condition is required and there is none (428).
+            HTTPError: If a header is malformed, as with a tag without its quotes (400). Reading
+                the resource again would not help there.
         """
-        if self._match is None:
-            if required:
-                raise PreconditionRequiredError
-        elif version is None or not ("*" in self._match or etag(version) in self._match):
+        match, none_match = self._match, self._none_match
+        _well_formed("If-Match", match)
+        _well_formed("If-None-Match", none_match)
+        if required and match is None and "*" not in (none_match or ()):
+            if version is None:
+                raise PreconditionRequiredError("Send If-None-Match: * to create what is not there")
+            raise PreconditionRequiredError
+        if match is not None and (version is None or not ("*" in match or etag(version) in match)):
             raise PreconditionFailedError
-        if self._none_match is not None and version is not None and self._same(version):
+        if none_match is not None and version is not None and self._same(version):
             raise PreconditionFailedError
 
     def not_modified(self, version: object, *, weak: bool = False) -> None:
@@ -109,8 +122,17 @@ class Conditional:
         return "*" in tags or bool(tags & {etag(version), etag(version, weak=True)})
 
 
+def _well_formed(name: str, tags: frozenset[str] | None) -> None:
+    if tags is not None and not tags:
+        raise HTTPError(
+            400,
+            "PRECONDITION_INVALID",
+            f'{name}: send the ETag as it was read, quotes included, such as "7", or *',
+        )
+
+
 def _tags(values: list[str]) -> frozenset[str] | None:
-    """Return the tags of a header; one that is malformed matches nothing."""
+    """Return the tags of a header; none of one that is malformed."""
     if not values:
         return None
     text = ",".join(values)
@@ -134,5 +156,19 @@ async def get_conditional(request: Request) -> Conditional:
         header_values(headers, b"if-match"), header_values(headers, b"if-none-match")
     )
 
+
+document(
+    get_conditional,
+    Documentation(
+        statuses=(304,),
+        headers={"If-None-Match": "ETags of what the caller has already"},
+        methods=frozenset({"get", "head"}),
+    ),
+    Documentation(
+        statuses=(400, 412, 428),
+        headers={},
+        methods=frozenset({"delete", "patch", "post", "put"}),
+    ),
+)
 
 ConditionalDep = Annotated[Conditional, Depends(get_conditional)]

@@ -6,6 +6,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
+from common.api._checks import number
 from common.api._state import header_values
 from common.context import DeadlineExceeded, bind, deadline, remaining
 
@@ -30,13 +31,17 @@ class DeadlineMiddleware:
         app: What it wraps.
         longest: Bound for what the header says, in seconds.
         default: Seconds for requests without the header; ``None``: no deadline.
+
+    Raises:
+        ValueError: If one is no number above 0.
     """
 
     def __init__(
         self, app: ASGIApp, *, longest: float = 300.0, default: float | None = None
     ) -> None:
-        if longest <= 0 or (default is not None and default <= 0):
-            raise ValueError("longest and default: give seconds above 0")
+        number("longest", longest, above=0)
+        if default is not None:
+            number("default", default, above=0)
         self.app = app
         self._longest = longest
         self._default = default

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
+from common.api._checks import number
 from common.api._limits import too_large
 from common.api._state import header_values
 from common.api._views import HTTPError
@@ -33,14 +34,14 @@ class DecompressMiddleware:
         max_ratio: Decompressed bytes for each byte received (413), once there are 64 KiB.
 
     Raises:
-        ValueError: If a bound is below 1.
+        ValueError: If a bound is no number of at least 1.
     """
 
     def __init__(
         self, app: ASGIApp, *, max_body: int = 8 * 1024 * 1024, max_ratio: float = 100.0
     ) -> None:
-        if max_body < 1 or max_ratio < 1:
-            raise ValueError("max_body and max_ratio: give numbers of at least 1")
+        number("max_body", max_body, least=1)
+        number("max_ratio", max_ratio, least=1)
         self.app = app
         self._max_body = max_body
         self._max_ratio = max_ratio

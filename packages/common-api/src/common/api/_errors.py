@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -14,21 +13,19 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.websockets import WebSocketDisconnect
 
 from common.api._idempotency import Replay, replay
+from common.api._report import report
 from common.api._route import allowed_methods
-from common.api._state import SCOPE_KEY, RequestState, Settings, ids, state_of
+from common.api._state import SCOPE_KEY, RequestState, Settings, state_of
 from common.api._styles import ErrorRenderer, ErrorView
 from common.api._views import view_of
-from common.context import DeadlineExceeded, current, new_id, operation
-from common.errors import AppError, InternalError
+from common.context import DeadlineExceeded, operation
+from common.errors import AppError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.responses import Response
     from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
-
-
-logger = logging.getLogger("common.api")
 
 _STARTS = frozenset(
     {
@@ -83,7 +80,7 @@ class ErrorMiddleware:
             return
         state = scope.get(SCOPE_KEY)
         if state is None:
-            state = RequestState(self._settings or Settings())
+            state = RequestState(self._settings or Settings(), scope)
             receive, send = _watched(receive, send, state)
         outer = state.settings
         state.settings = self._settings or outer
@@ -143,7 +140,7 @@ def exception_handlers(renderer: ErrorRenderer) -> dict[type[Exception], Excepti
         if known.status == 405 and "Allow" in known.headers:
             allowed = ", ".join(sorted(allowed_methods(scope))) or known.headers["Allow"]
             known = replace(known, headers={**known.headers, "Allow": allowed})
-        state = state_of(scope)
+        state = state_of(scope) or RequestState(Settings(), scope)
         view = report(error, known, state)
         if scope["type"] != "websocket":
             return renderer.response(view)
@@ -170,45 +167,20 @@ def exception_handlers(renderer: ErrorRenderer) -> dict[type[Exception], Excepti
     return cast("dict[type[Exception], ExceptionHandler]", handlers)
 
 
-def report(
-    error: BaseException, known: ErrorView | None, state: RequestState | None, *, late: bool = False
-) -> ErrorView:
-    """Log an error, and return what its caller may see.
+def not_found(renderer: ErrorRenderer, inner: ASGIApp) -> ASGIApp:
+    """Return what a router asks where it has no route: Starlette just closes websockets."""
 
-    Args:
-        error: The error.
-        known: What is known of it; ``None`` if nobody raised it on purpose.
-        state: The request's.
-        late: Whether no status can tell the caller any more.
-    """
-    if known is None:
-        known = view_of(InternalError(error_id=new_id()))
-        assert known is not None  # noqa: S101 - an InternalError always has a view
-    if known.status < 400:
-        return known  # an answer, such as 304
-    if known.status < 500 and not late:
-        logger.info("request refused: %d %s", known.status, known.code, extra=ids(code=known.code))
-        return known
-    complete = state is not None and state.complete
-    if state is not None:
-        state.reported = error
-        if not complete:
-            state.error = error
-    view = known if known.error_id else replace(known, error_id=new_id())
-    when = ""
-    if late:
-        when = ", after the response" if complete else ", in the middle of the response"
-    logger.error(
-        "request failed: %d %s, error_id=%s, request_id=%s%s",
-        view.status,
-        view.code,
-        view.error_id,
-        current().request_id,
-        when,
-        exc_info=error,
-        extra=ids(code=view.code, error_id=view.error_id),
-    )
-    return view
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await inner(scope, receive, send)
+            return
+        # Not raised: an application's own handler for a 404 may know requests only.
+        error = HTTPException(404)
+        known = view_of(error)
+        view = report(error, known, state_of(scope) or RequestState(Settings(), scope))
+        await deny(renderer, view, scope, receive, send, accepted=False)
+
+    return answer
 
 
 async def deny(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import signal
 import threading
@@ -11,11 +10,13 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from common.api._causes import causes_of
+from common.api._checks import is_async, number
 from common.api._signals import SignalHold
 from common.context import bind, valid_id
+from common.errors import AppError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterable
@@ -49,9 +50,8 @@ class Check:
     def __post_init__(self) -> None:
         if not valid_id(self.name):
             raise ValueError(f"Check({self.name!r}): name it with letters, digits, '.', '_', '-'")
-        if not self.timeout > 0:
-            raise ValueError(f"Check({self.name!r}): give a timeout above 0 seconds")
-        if not _is_async(self.probe):
+        number(f"Check({self.name!r}): timeout", self.timeout, above=0)
+        if not is_async(self.probe):
             raise TypeError(
                 f"Check({self.name!r}): give a coroutine function; wrap a blocking one in "
                 "asyncio.to_thread"
@@ -73,12 +73,21 @@ class CheckResult:
     duration: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """Why a check is not ok, for the log; with the error where only its traceback can tell."""
+
+    why: str
+    unexpected: Exception | None = None
+
+
 class Health:
     """The readiness of one process.
 
     The checks run concurrently, each for no longer than its timeout, and at most once in
     ``cache`` seconds, however many ask. One that is still running, because it does not heed
-    its cancellation, is reported as timed out and not started again.
+    its cancellation, is reported as timed out and not started again. The log says why a check
+    failed when it begins to fail, and not again until it has changed.
 
     Args:
         ready: The checks.
@@ -87,7 +96,8 @@ class Health:
             to notice, such as Kubernetes' probe period times its failure threshold.
 
     Raises:
-        ValueError: If two checks share a name, or a number is negative.
+        ValueError: If two checks share a name, or a number is none or negative.
+        TypeError: If a check is none.
 
     Example:
         >>> async def ping() -> None: ...
@@ -99,17 +109,22 @@ class Health:
         self, *, ready: Iterable[Check] = (), cache: float = 1.0, drain: float = 0.0
     ) -> None:
         self.checks = tuple(ready)
+        for check in self.checks:
+            given: object = check
+            if not isinstance(given, Check):
+                raise TypeError(f"ready=[{given!r}]: give Check('name', coroutine_function)")
         names = [check.name for check in self.checks]
         if len(set(names)) != len(names):
             raise ValueError(f"two checks share a name: {', '.join(sorted(names))}")
-        if cache < 0 or drain < 0:
-            raise ValueError("cache and drain: give seconds, at least 0")
+        number("cache", cache)
+        number("drain", drain)
         self.draining = False
         self._cache = cache
         self._drain = drain
         self._known: tuple[float, dict[str, CheckResult]] | None = None
         self._running: asyncio.Task[dict[str, CheckResult]] | None = None
-        self._stuck: dict[str, asyncio.Task[bool]] = {}
+        self._stuck: dict[str, asyncio.Task[_Trouble | None]] = {}
+        self._logged: dict[str, Status] = {}
 
     async def results(self) -> dict[str, CheckResult]:
         """Return how the checks went, by name; from the cache if it is young enough."""
@@ -143,14 +158,29 @@ class Health:
         except BaseException:
             task.cancel()
             raise
-        # A probe may also end by a cancellation that nobody here asked for.
-        status: Status = "ok" if done and not task.cancelled() and task.result() else "failed"
         if not done:
-            status = "timeout"
             task.cancel()
             self._stuck[check.name] = task
-            logger.warning("check %s took longer than %g s", check.name, check.timeout)
+            trouble: _Trouble | None = _Trouble(f"it took longer than {check.timeout:g} s")
+        elif task.cancelled():  # a probe may also end by one that nobody here asked for
+            trouble = _Trouble("what it waited for was cancelled")
+        else:
+            trouble = task.result()
+        status: Status = "timeout" if not done else "failed" if trouble else "ok"
+        self._log(check, status, trouble)
         return CheckResult(status, check.critical, time.perf_counter() - started)
+
+    def _log(self, check: Check, status: Status, trouble: _Trouble | None) -> None:
+        before = self._logged.get(check.name, "ok")
+        self._logged[check.name] = status
+        if status == before:
+            return
+        if trouble is None:
+            logger.info("check %s is ok again", check.name)
+        else:
+            logger.warning(
+                "check %s: %s: %s", check.name, status, trouble.why, exc_info=trouble.unexpected
+            )
 
     def start_draining(self) -> None:
         """Turn readiness into 503, for good; requests are served as before."""
@@ -220,20 +250,15 @@ def shown(results: dict[str, CheckResult]) -> dict[str, Any]:
     }
 
 
-async def _probe(check: Check) -> bool:
+async def _probe(check: Check) -> _Trouble | None:
     try:
         found = await check.probe()
-    except Exception:
-        logger.warning("check %s failed", check.name, exc_info=True)
-        return False
-    if found is None or isinstance(found, bool):
-        return found is not False
-    return getattr(found, "ok", None) is True
-
-
-def _is_async(probe: object) -> bool:
-    while isinstance(probe, partial):
-        probe = probe.func
-    return inspect.iscoroutinefunction(probe) or inspect.iscoroutinefunction(
-        getattr(probe, "__call__", None)  # noqa: B004 - not whether, but which
-    )
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the check's result
+        expected = isinstance(error, AppError | OSError)  # of which TimeoutError is one
+        return _Trouble(causes_of(error), None if expected else error)
+    if found is None or found is True or getattr(found, "ok", None) is True:
+        return None
+    if found is False:
+        return _Trouble("it returned False")
+    healthy = "healthy is None, True, or an object whose ok is True"
+    return _Trouble(f"it returned a {type(found).__name__}; {healthy}")

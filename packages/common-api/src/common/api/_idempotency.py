@@ -8,6 +8,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -15,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.api._documentation import Documentation, document
 from common.api._idempotency_store import Claim, StoredResponse
 from common.api._state import RequestState, header_values, settings_of, state_of
 from common.api._views import HTTPError
@@ -27,6 +29,11 @@ REPLAYED_HEADER = "Idempotency-Replayed"
 MAX_STORED = 1024 * 1024  # bytes of a response
 _HEADER = IDEMPOTENCY_KEY_HEADER.lower().encode()
 _KEY = re.compile(r'"([\x20-\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})')
+_DOCUMENTED = Documentation(
+    statuses=(400, 409, 422),
+    headers={IDEMPOTENCY_KEY_HEADER: "A new one for each request, the same when it is repeated"},
+    pattern=r'^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$',  # as _KEY has it
+)
 # Who the caller is, unless the application says so: nobody is shown another's answer.
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"x-api-key"})
 # These say that the request was not carried out: sending it again is the way out.
@@ -179,6 +186,9 @@ async def get_idempotency_key(request: Request) -> str | None:
     return _key(request.scope)
 
 
+document(get_idempotency_key, Documentation(statuses=(400,), headers={}))
+
+
 def credentials(request: Request) -> str:
     """Return a digest of ``Authorization``, ``X-API-Key`` and cookies."""
     digest = hashlib.sha256()
@@ -194,7 +204,7 @@ def idempotent(
     """Return a dependency with which a route's handler runs once for each key.
 
     Without the header the handler just runs. The application needs a store:
-    ``install(app, idempotency=MemoryIdempotencyStore())``.
+    ``install(app, idempotency=MemoryIdempotencyStore())``; without one every request fails.
 
     Args:
         required: Whether a request without a key is a 400.
@@ -209,6 +219,9 @@ def idempotent(
     """
 
     async def claimed(request: Request, who: Any = Depends(identity)) -> None:  # noqa: B008
+        state, store = state_of(request.scope), settings_of(request.scope).idempotency
+        if state is None or store is None:  # with or without a key: sooner than production
+            raise RuntimeError("idempotent() needs a store: install(app, idempotency=...)")
         key = _key(request.scope)
         if key is None:
             if required:
@@ -216,9 +229,6 @@ def idempotent(
                     400, "IDEMPOTENCY_KEY_REQUIRED", f"Send the header {IDEMPOTENCY_KEY_HEADER}"
                 )
             return
-        state, store = state_of(request.scope), settings_of(request.scope).idempotency
-        if state is None or store is None:
-            raise RuntimeError("idempotent() needs a store: install(app, idempotency=...)")
         claim = Claim(
             key=_digest(str(who), request.method, request.scope["path"], key),
             token=new_id(),
@@ -246,6 +256,7 @@ def idempotent(
                 "The key was used for another request: make a new one for each",
             )
 
+    document(claimed, replace(_DOCUMENTED, required=required))
     return claimed
 
 

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Protocol
 
+from common.api._checks import number
 from common.api._views import HTTPError
 
 
@@ -71,6 +72,9 @@ class MemoryIdempotencyStore:
         max_entries: How many keys are kept; beyond, the oldest answers go first. With as many
             requests under way, new ones are refused (503).
         max_bytes: Bytes of all bodies kept; beyond, the oldest answers go first.
+
+    Raises:
+        ValueError: If one is no number, or too small.
     """
 
     def __init__(
@@ -81,8 +85,10 @@ class MemoryIdempotencyStore:
         max_entries: int = 10_000,
         max_bytes: int = 64 * 1024 * 1024,
     ) -> None:
-        if ttl <= 0 or claim_ttl <= 0 or max_entries < 1 or max_bytes < 1:
-            raise ValueError("ttl, claim_ttl, max_entries and max_bytes: give numbers above 0")
+        number("ttl", ttl, above=0)
+        number("claim_ttl", claim_ttl, above=0)
+        number("max_entries", max_entries, least=1)
+        number("max_bytes", max_bytes, least=1)
         self._ttl = ttl
         self._claim_ttl = claim_ttl
         self._max_entries = max_entries

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 
+from common.api._causes import in_one_line
 from common.api._proxies import TrustedProxies, peer_of
-from common.api._route import UNMATCHED, known_method, route_template
 from common.api._state import SCOPE_KEY, RequestState, Settings, ids
 from common.context import Context, bind, current, extract, new_id, new_trace, operation, valid_id
 
@@ -82,9 +82,8 @@ class RequestContextMiddleware:
         if (kind not in ("http", "websocket")) or SCOPE_KEY in scope:
             await self.app(scope, receive, send)
             return
-        method = known_method(scope["method"]) if kind == "http" else "WS"
         with bind(self._context(scope)) as context:
-            exchange = _Exchange(self, scope, receive, send, method=method, context=context)
+            exchange = _Exchange(self, scope, receive, send, context=context)
             try:
                 await self.app(scope, exchange.receive, exchange.send)
             except ClientDisconnect:
@@ -145,19 +144,13 @@ class _Exchange(RequestState):
         receive: Receive,
         send: Send,
         *,
-        method: str,
         context: Context,
     ) -> None:
-        self.settings = layer.settings
-        self._scope = scope
-        # A mounted application puts itself in its place.
-        self._app = scope.get("app") or layer.app
-        self._root_path = scope.get("root_path", "")
+        super().__init__(layer.settings, scope, layer.app)
         self._receive = receive
         self._send = send
-        self._method = method
         self._task = current_task()
-        op = self._op = operation("http.server", method)
+        op = self._op = operation("http.server", self.method)
         if op.recording:
             op.__enter__()
             context = current()  # an observer may have made a span of its own
@@ -201,9 +194,16 @@ class _Exchange(RequestState):
         """Refuse the handshake; with the ids where the server can (ASGI's denial response)."""
         self.started = True
         self.status = 403
-        reason = message.get("reason") or "closed before it was accepted"
-        logger.info("websocket refused: %s", reason, extra=ids())
-        if "websocket.http.response" not in (self._scope.get("extensions") or {}):
+        if not self.refused:
+            reason = message.get("reason") or "closed before it was accepted"
+            logger.info(
+                "websocket refused: %s, request_id=%s: %s",
+                self.name(),
+                current().request_id,
+                in_one_line(reason),
+                extra=ids(),
+            )
+        if "websocket.http.response" not in (self.scope.get("extensions") or {}):
             await self._send(message)
             return
         headers = [(b"content-length", b"0"), *self._headers]
@@ -211,14 +211,6 @@ class _Exchange(RequestState):
             {"type": "websocket.http.response.start", "status": 403, "headers": headers}
         )
         await self._send({"type": "websocket.http.response.body", "body": b""})
-
-    def _template(self) -> str:
-        try:
-            return route_template(self._scope, app=self._app, root_path=self._root_path)
-        except Exception:
-            # Part of it is FastAPI's own business, and no name is worth a request.
-            logger.warning("the route's template was not found", exc_info=True)
-            return UNMATCHED
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the operation; only the first time counts."""
@@ -228,15 +220,15 @@ class _Exchange(RequestState):
         op = self._op
         if not op.recording:
             return
-        template = self.route or self._template()
-        op.name = f"{self._method} {template}"
+        template = self.template()
+        op.name = f"{self.method} {template}"
         attributes = op.attributes
         attributes["http.route"] = template
-        if self._method == "WS":
+        if self.method == "WS":
             attributes["http.request.method"] = "GET"
             attributes["network.protocol.name"] = "websocket"
         else:
-            attributes["http.request.method"] = self._method
+            attributes["http.request.method"] = self.method
         if self.status is not None:
             attributes["http.response.status_code"] = self.status
         failed = self.error is not None or (self.status is not None and self.status >= 500)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from fastapi import FastAPI
 from fastapi.exception_handlers import (
     http_exception_handler,
     request_validation_exception_handler,
@@ -15,9 +16,10 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Host, Mount
 
+from common.api._checks import number, port, switch
 from common.api._deadline import DeadlineMiddleware
 from common.api._decompress import DecompressMiddleware
-from common.api._errors import ErrorMiddleware, exception_handlers
+from common.api._errors import ErrorMiddleware, exception_handlers, not_found
 from common.api._health import Health
 from common.api._hosts import TrustedHostsMiddleware
 from common.api._idempotency import IdempotencyMiddleware
@@ -33,7 +35,6 @@ from common.api._styles import ErrorRenderer, ErrorStyle
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 
-    from fastapi import FastAPI
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp
 
@@ -101,12 +102,17 @@ def install(
         ValueError: If an argument cannot be; see there.
         TypeError: If an argument is of another kind than it has to be.
     """
-    if hasattr(app.state, _INSTALLED):
-        raise RuntimeError("install() was called for this app before: call it once")
-    if app.middleware_stack is not None:
-        raise RuntimeError("the app has started: call install() when making it")
+    _check_app(app)
+    given: object = service
+    if not isinstance(given, str):
+        raise TypeError(f"service={given!r}: give this service's name, such as 'orders'")
     if default_deadline is not None and deadline is None:
         raise ValueError("default_deadline needs deadline, the longest one allowed")
+    for name, seconds in (("deadline", deadline), ("default_deadline", default_deadline)):
+        if seconds is not None:
+            number(name, seconds, above=0)
+    switch("security_headers", security_headers)
+    switch("decompress", decompress)
     for name, value, kind in (
         ("health", health, Health),
         ("limits", limits, Limits),
@@ -114,8 +120,9 @@ def install(
     ):
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"{name}={value!r}: give a {kind.__name__}(...), or None")
-    if idempotency is not None and not callable(getattr(idempotency, "claim", None)):
-        raise TypeError(f"idempotency={idempotency!r}: give a store, as MemoryIdempotencyStore()")
+    if idempotency is not None:
+        methods = ("claim", "store", "release")
+        port("idempotency", idempotency, methods, "MemoryIdempotencyStore()")
     trusted = proxies if isinstance(proxies, TrustedProxies) else TrustedProxies(proxies)
     renderer = ErrorRenderer(errors, problem_types=problem_types)
     settings = Settings(
@@ -151,6 +158,15 @@ def install(
     app.openapi = document_errors(app, errors)  # type: ignore[method-assign]
     if health is not None:
         _drain(app, health)
+
+
+def _check_app(app: object) -> None:
+    if not isinstance(app, FastAPI):
+        raise TypeError(f"app is a {type(app).__name__}: give the FastAPI() application itself")
+    if hasattr(app.state, _INSTALLED):
+        raise RuntimeError("install() was called for this app before: call it once")
+    if app.middleware_stack is not None:
+        raise RuntimeError("the app has started: call install() when making it")
 
 
 def _try(stack: list[Middleware], outermost: Callable[[ASGIApp], ASGIApp]) -> None:
@@ -191,6 +207,9 @@ def _wrap(
 
 def _handle(app: Starlette, renderer: ErrorRenderer) -> None:
     """Set the handlers that the application has not set itself."""
+    router = app.router
+    if router.default == router.not_found:
+        router.default = not_found(renderer, router.not_found)
     for error, handler in exception_handlers(renderer).items():
         if app.exception_handlers.get(error) in (None, *_FASTAPIS):
             app.exception_handlers[error] = handler

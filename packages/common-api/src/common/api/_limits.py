@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 
+from common.api._checks import number
 from common.api._state import header_values
 from common.api._views import HTTPError
 
@@ -37,7 +38,7 @@ class Limits:
             let go, and the server closes the connection as it can.
 
     Raises:
-        ValueError: If one is not above 0.
+        ValueError: If one is no number above 0.
     """
 
     max_body: int | None = 1024 * 1024
@@ -51,8 +52,8 @@ class Limits:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if value is not None and not value > 0:
-                raise ValueError(f"Limits({each.name}={value!r}): give a number above 0, or None")
+            if value is not None:
+                number(each.name, value, above=0)
 
 
 class LimitsMiddleware:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from common.api._documentation import documentation_of
 from common.api._responses import ErrorResponse, Problem
+from common.api._route import effective_routes
+from common.api._styles import status_phrase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +27,8 @@ def document_errors(app: FastAPI, style: ErrorStyle) -> Callable[[], dict[str, A
 
     Every operation gets a ``default`` response, and its 422 the same body, unless the
     application describes one of its own; FastAPI's models for validation errors, which are
-    never sent, go.
+    never sent, go. The headers that this package's dependencies read, and the statuses they
+    answer with, stand at the routes that have them.
     """
     generate = app.openapi
     done: list[dict[str, Any]] = []
@@ -32,14 +36,14 @@ def document_errors(app: FastAPI, style: ErrorStyle) -> Callable[[], dict[str, A
     def openapi() -> dict[str, Any]:
         schema = generate()
         if not any(schema is each for each in done):
-            _document(schema, style)
+            _document(schema, style, app)
             done[:] = [schema]
         return schema
 
     return openapi
 
 
-def _document(schema: dict[str, Any], style: ErrorStyle) -> None:
+def _document(schema: dict[str, Any], style: ErrorStyle, app: FastAPI) -> None:
     model: type[BaseModel] = Problem if style == "problem" else ErrorResponse
     media_type = "application/problem+json" if style == "problem" else "application/json"
     described = model.model_json_schema(mode="serialization", ref_template=_PLACE + "{model}")
@@ -51,10 +55,12 @@ def _document(schema: dict[str, Any], style: ErrorStyle) -> None:
     for part, content in parts.items():
         schemas[names[part]] = _renamed(content, names)
     body = {media_type: {"schema": {"$ref": _PLACE + names[model.__name__]}}}
-    for path in schema.get("paths", {}).values():
+    dependants = _dependants(app)
+    for template, path in schema.get("paths", {}).items():
         for method, operation in path.items():
             if method not in _METHODS:
                 continue
+            _add_dependencies(operation, dependants.get((template, method)), method, body)
             responses = operation.setdefault("responses", {})
             responses.setdefault("default", {"description": "Error", "content": body})
             if _is_fastapis(responses.get("422")):
@@ -64,6 +70,43 @@ def _document(schema: dict[str, Any], style: ErrorStyle) -> None:
         # FastAPI's ValidationError is referred to by its HTTPValidationError only.
         if f"#/components/schemas/{unused}'" not in text and _is_model(schemas.get(unused)):
             del schemas[unused]
+
+
+def _dependants(app: FastAPI) -> dict[tuple[str, str], object]:
+    """Return what FastAPI knows of each route's dependencies, by template and method."""
+    return {
+        (str(getattr(route, "path_format", "")), method.lower()): getattr(route, "dependant", None)
+        for _, route in effective_routes(app.routes)
+        for method in getattr(route, "methods", None) or ()
+    }
+
+
+def _add_dependencies(
+    operation: dict[str, Any], dependant: object, method: str, body: dict[str, Any]
+) -> None:
+    for each in documentation_of(dependant, method):
+        parameters: list[dict[str, Any]] = operation.setdefault("parameters", [])
+        named = {p.get("name", "").lower(): p for p in parameters if p.get("in") == "header"}
+        for name, description in each.headers.items():
+            parameter = named.get(name.lower())
+            if parameter is None:
+                schema = {"type": "string"} | ({"pattern": each.pattern} if each.pattern else {})
+                parameter = {
+                    "name": name,
+                    "in": "header",
+                    "required": False,
+                    "schema": schema,
+                    "description": description,
+                }
+                parameters.append(parameter)
+            parameter["required"] = parameter.get("required", False) or each.required
+        for status in each.statuses:
+            response: dict[str, Any] = {"description": status_phrase(status)}
+            if status >= 400:
+                response["content"] = body
+            operation.setdefault("responses", {}).setdefault(str(status), response)
+        if not parameters:
+            del operation["parameters"]
 
 
 def _free(name: str, schemas: dict[str, Any], content: dict[str, Any]) -> str:

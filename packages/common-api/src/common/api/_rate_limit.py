@@ -10,7 +10,9 @@ from typing import Protocol
 
 from fastapi import Request, Response
 
+from common.api._checks import is_async, number, port
 from common.api._depends import client_ip
+from common.api._documentation import Documentation, document
 from common.context import operation
 from common.errors import RateLimitedError, field
 
@@ -49,11 +51,15 @@ class MemoryRateLimiter:
         limit: Requests allowed in a window, at least 1.
         window: Seconds.
         max_keys: How many callers are remembered; beyond, whoever came longest ago is forgotten.
+
+    Raises:
+        ValueError: If one is no number, or too small.
     """
 
     def __init__(self, *, limit: int, window: float, max_keys: int = 10_000) -> None:
-        if limit < 1 or window <= 0 or max_keys < 1:
-            raise ValueError("limit, window and max_keys: give numbers above 0")
+        number("limit", limit, least=1)
+        number("window", window, above=0)
+        number("max_keys", max_keys, least=1)
         self._limit = limit
         self._window = window
         self._max_keys = max_keys
@@ -104,16 +110,30 @@ def rate_limit(
 
     Args:
         limiter: Who counts.
-        key: Who is counted; by default the client's address.
+        key: Plain function that says who is counted; by default the client's address. What it
+            cannot tell apart shares one count; what has to be awaited goes into a dependency.
+
+    Raises:
+        TypeError: If the limiter has no ``hit``, or the key is no plain function.
 
     Example:
         >>> limited = rate_limit(MemoryRateLimiter(limit=100, window=60.0))
         >>> # @app.get("/orders", dependencies=[Depends(limited)])
     """
+    port("limiter", limiter, ("hit",), "MemoryRateLimiter(limit=100, window=60.0)")
+    chosen: object = key
+    if not callable(chosen) or is_async(chosen):
+        raise TypeError(
+            f"key={key!r}: give a plain function of the request that returns a str; await in a "
+            "dependency, which leaves what it found in request.state"
+        )
 
     async def limited(request: Request, response: Response) -> None:
+        who: object = key(request)
+        if not isinstance(who, str):  # each of anything else may be a caller of its own
+            raise TypeError(f"rate_limit(key=...) returned a {type(who).__name__}: return a str")
         with operation("rate_limit", "http") as op:
-            decision = await limiter.hit(key(request))
+            decision = await limiter.hit(who)
             op.set(allowed=decision.allowed)
         reset = str(math.ceil(decision.reset_after))
         headers = {
@@ -130,4 +150,5 @@ def rate_limit(
             )
         response.headers.update(headers)
 
+    document(limited, Documentation(statuses=(429,), headers={}))
     return limited

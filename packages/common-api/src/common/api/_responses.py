@@ -209,7 +209,12 @@ def error_response(error: AppError, *, renderer: ErrorRenderer | None = None) ->
     Args:
         error: The error.
         renderer: How errors look; by default as `install` was told, or else the envelope.
+
+    Raises:
+        TypeError: If it is no `AppError`.
     """
-    view = view_of(error)
-    assert view is not None  # noqa: S101 - an AppError always has a view
+    given: object = error
+    view = view_of(error) if isinstance(given, AppError) else None
+    if view is None:
+        raise TypeError(f"error={given!r}: give an AppError; raise whatever else went wrong")
     return _ErrorAnswer(view) if renderer is None else renderer.response(view)

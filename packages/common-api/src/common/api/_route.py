@@ -89,7 +89,7 @@ def _by_endpoint(scope: MutableMapping[str, Any], routes: Iterable[BaseRoute]) -
     if endpoint is None:
         return None
     path = route_path(scope)
-    for _, route in _effective(routes):
+    for _, route in effective_routes(routes):
         if getattr(route, "endpoint", None) is endpoint and _matches(route, path):
             return _path(route)
     return None
@@ -98,13 +98,13 @@ def _by_endpoint(scope: MutableMapping[str, Any], routes: Iterable[BaseRoute]) -
 def allowed_methods(scope: MutableMapping[str, Any]) -> set[str]:
     """Return the methods of all routes of the path; Starlette names those of the first only."""
     path, methods = route_path(scope), set[str]()
-    for _, route in _effective(getattr(scope.get("app"), "routes", ())):
+    for _, route in effective_routes(getattr(scope.get("app"), "routes", ())):
         if _matches(route, path):
             methods |= getattr(route, "methods", None) or set()
     return methods
 
 
-def _effective(routes: Iterable[BaseRoute]) -> Iterator[tuple[BaseRoute, object]]:
+def effective_routes(routes: Iterable[BaseRoute]) -> Iterator[tuple[BaseRoute, object]]:
     """Yield each route, of included routers too, and what has its whole path."""
     for context in iter_route_contexts(list(routes)):
         # The first FastAPIs with included routers keep what is not theirs a step further in.
@@ -125,7 +125,7 @@ def _find_mount(
     routes: Iterable[BaseRoute], path: str, mounted: str
 ) -> tuple[str, Iterable[BaseRoute]] | None:
     """Return the template of the mounts that matched ``mounted``, and what lies below."""
-    for original, route in _effective(routes):
+    for original, route in effective_routes(routes):
         inner = getattr(original, "routes", None) or ()
         if not isinstance(original, Mount):
             found = _find_mount(inner, path, mounted)  # Host

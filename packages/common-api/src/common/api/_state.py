@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from common.api._proxies import TrustedProxies
+from common.api._route import UNMATCHED, known_method, route_template
 from common.context import current
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from common.api._idempotency_store import Claim, IdempotencyStore, StoredResponse
     from common.api._styles import ErrorRenderer
+
+logger = logging.getLogger("common.api")
 
 SCOPE_KEY = "common.api"
 
@@ -42,9 +46,12 @@ class RequestState:
 
     Attributes:
         settings: The application's; within a mounted one that has its own, those.
+        scope: The request's.
+        method: Its method, out of those that are known; ``WS`` of a websocket.
         route: Template that stands in for the route's, where no router is asked.
         error: What went wrong, for the operation.
         reported: What stands in the log already.
+        refused: Whether the log says that it was refused.
         claim: The idempotency key this request holds.
         digest: Of the body as far as it was read, if the request has an idempotency key.
         replay: The stored answer that this request gets.
@@ -57,6 +64,7 @@ class RequestState:
     route: str | None = None
     error: BaseException | None = None
     reported: BaseException | None = None
+    refused = False
     claim: Claim | None = None
     digest: Digest | None = None
     replay: StoredResponse | None = None
@@ -64,8 +72,28 @@ class RequestState:
     complete = False
     gone = False
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, scope: Scope, app: Any = None) -> None:
         self.settings = settings
+        self.scope = scope
+        # A mounted application puts itself in its place.
+        self._app = scope.get("app") or app
+        self._root_path = scope.get("root_path", "")
+        self.method = known_method(scope["method"]) if scope["type"] == "http" else "WS"
+
+    def template(self) -> str:
+        """Return the route's template, never anything of the path."""
+        if self.route:
+            return self.route
+        try:
+            return route_template(self.scope, app=self._app, root_path=self._root_path)
+        except Exception:
+            # Part of it is FastAPI's own business, and no name is worth a request.
+            logger.warning("the route's template was not found", exc_info=True)
+            return UNMATCHED
+
+    def name(self) -> str:
+        """Return method and template, by which the request is called in operations and logs."""
+        return f"{self.method} {self.template()}"
 
 
 def state_of(scope: Scope) -> RequestState | None:

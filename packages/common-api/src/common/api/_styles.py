@@ -57,12 +57,20 @@ class ErrorRenderer:
             ``about:blank``, for which the title is the status's own (section 4.2.1).
 
     Raises:
-        ValueError: If the style is unknown.
+        ValueError: If the style is unknown, or there are types for a style that shows none.
+        TypeError: If the types are no text.
     """
 
     def __init__(self, style: ErrorStyle = "envelope", *, problem_types: str | None = None) -> None:
         if style not in ("envelope", "problem"):
             raise ValueError(f"errors={style!r}: choose 'envelope' or 'problem'")
+        if problem_types is not None and style != "problem":
+            raise ValueError(
+                f"problem_types={problem_types!r}: only errors='problem' shows types; leave it out"
+            )
+        given: object = problem_types
+        if not isinstance(given, str | None):
+            raise TypeError(f"problem_types={given!r}: give the base of an address, or None")
         self.style: ErrorStyle = style
         self._types = problem_types
 
