@@ -166,7 +166,10 @@ document(
     ),
     Documentation(
         statuses=(400, 412, 428),
-        headers={},
+        headers={
+            "If-Match": "ETag of what is changed, as it was read",
+            "If-None-Match": "* to create what is not there",
+        },
         methods=frozenset({"delete", "patch", "post", "put"}),
     ),
 )

@@ -186,7 +186,7 @@ async def get_idempotency_key(request: Request) -> str | None:
     return _key(request.scope)
 
 
-document(get_idempotency_key, Documentation(statuses=(400,), headers={}))
+document(get_idempotency_key, replace(_DOCUMENTED, statuses=(400,)))
 
 
 def credentials(request: Request) -> str:
