@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 import sys
+import weakref
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -124,6 +125,7 @@ class SqliteInbox(Inbox[Booking]):
             self._open = sqlite3.connect(
                 self._path, timeout=60, isolation_level=None, check_same_thread=False
             )
+            weakref.finalize(self, self._open.close)
             self._open.executescript(
                 """
                 PRAGMA journal_mode = WAL;

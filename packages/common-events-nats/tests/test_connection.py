@@ -3,8 +3,6 @@ import base64
 import contextlib
 import json
 import logging
-import shutil
-import subprocess
 import time
 import traceback
 from pathlib import Path
@@ -12,6 +10,13 @@ from typing import Any
 
 import nkeys
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from nats_settings import settings
 from pydantic import ValidationError as PydanticError
 
@@ -265,25 +270,25 @@ async def test_credentials_file(tmp_path: Path):
         assert not await serves(server)
 
 
-def certificate(folder: Path, name: str, *, ca: str | None = None, extra: str = "") -> None:
-    command = [
-        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-        *("-nodes", "-days", "30", "-subj", f"/CN={name}", "-out", f"{name}.pem"),
-        *("-keyout", f"{name}.key"),
-        *(("-CA", f"{ca}.pem", "-CAkey", f"{ca}.key") if ca else ()),
-        *(("-addext", extra) if extra else ()),
-    ]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
-async def test_tls(tmp_path: Path):
-    certificate(tmp_path, "ca")
-    certificate(tmp_path, "server", ca="ca", extra="subjectAltName=IP:127.0.0.1")
-    certificate(tmp_path, "client", ca="ca")
+@pytest.fixture
+def ca(tmp_path: Path) -> trustme.CA:
+    """An authority whose certificate, and one of a server, any user may read."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    write(authority.issue_cert("127.0.0.1"), tmp_path / "server")
     for each in tmp_path.iterdir():
         each.chmod(0o644)
     tmp_path.chmod(0o755)
+    return authority
+
+
+def write(certificate: trustme.LeafCert, path: Path) -> None:
+    certificate.cert_chain_pems[0].write_to_path(path.with_suffix(".pem"))
+    certificate.private_key_pem.write_to_path(path.with_suffix(".key"))
+
+
+async def test_tls(ca: trustme.CA, tmp_path: Path):
+    write(ca.issue_cert("client"), tmp_path / "client")
     files = f'cert_file: "{tmp_path}/server.pem", key_file: "{tmp_path}/server.key"'
     tls = f'tls: {{{files}, ca_file: "{tmp_path}/ca.pem", verify: true}}'
     async with NatsServer(config=tls) as server:
@@ -309,9 +314,9 @@ async def test_tls(tmp_path: Path):
 
 
 @pytest.mark.parametrize("way", ["tls://", "a ca file", "a hostname"])
+@pytest.mark.usefixtures("ca")
 async def test_where_tls_is_wanted_nothing_is_sent_without_it(tmp_path: Path, way: str):
     """A password least of all: whoever is in between may say that there is no TLS."""
-    certificate(tmp_path, "ca")
     ways: dict[str, dict[str, object]] = {
         "tls://": {},
         "a ca file": {"tls_ca_file": tmp_path / "ca.pem"},
@@ -326,14 +331,9 @@ async def test_where_tls_is_wanted_nothing_is_sent_without_it(tmp_path: Path, wa
         assert proxy.bytes_sent == 0
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
 @pytest.mark.parametrize("first", [False, True])
+@pytest.mark.usefixtures("ca")
 async def test_tls_is_used_where_the_server_leaves_the_choice(tmp_path: Path, first: bool):
-    certificate(tmp_path, "ca")
-    certificate(tmp_path, "server", ca="ca", extra="subjectAltName=IP:127.0.0.1")
-    for each in tmp_path.iterdir():
-        each.chmod(0o644)
-    tmp_path.chmod(0o755)
     files = f'cert_file: "{tmp_path}/server.pem", key_file: "{tmp_path}/server.key"'
     more = ", handshake_first: true" if first else ""
     tls = f"tls: {{{files}{more}}}\n{'' if first else 'allow_non_tls: true'}"
@@ -346,13 +346,17 @@ async def test_tls_is_used_where_the_server_leaves_the_choice(tmp_path: Path, fi
         await opened.close()
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
-def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(tmp_path: Path):
-    certificate(tmp_path, "client")
-    subprocess.run(
-        ["openssl", "ec", "-in", "client.key", "-aes256", "-passout", "pass:x", "-out", "locked"],
-        cwd=tmp_path, check=True, capture_output=True,
-    )  # fmt: skip
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
+    ca: trustme.CA, tmp_path: Path
+):
+    client = ca.issue_cert("client")
+    write(client, tmp_path / "client")
+    key = load_pem_private_key(client.private_key_pem.bytes(), None)
+    (tmp_path / "locked").write_bytes(
+        key.private_bytes(
+            Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"x")
+        )
+    )
     with pytest.raises(PydanticError, match="PEM without a password"):
         settings(
             "nats://a", tls_cert_file=tmp_path / "client.pem", tls_key_file=tmp_path / "locked"
