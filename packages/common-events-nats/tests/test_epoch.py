@@ -1,4 +1,3 @@
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
 from nats_consuming import connected, eventually, nothing, receive, settled, take, until
 
 from common.events.nats._epoch import Epoch
-from common.testing import FaultProxy, NatsCluster, NatsServer
+from common.testing import FaultProxy, NatsCluster, NatsServer, reserve_port
 
 ORDERED: dict[str, Any] = {"ordered": True, "ack_wait": 30.0, "max_outstanding": 8}
 
@@ -89,33 +88,33 @@ async def test_what_is_in_hand_is_sent_again_when_the_leader_was_started_anew(re
             await settled(nats)
 
 
-async def test_what_is_in_hand_is_sent_again_when_the_server_behind_a_leaf_node_was_killed():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    hub = NatsServer(
-        password="pw",
-        config="jetstream { domain: hub }\nleafnodes { "
-        f'authorization {{ user: common, password: pw }}, listen: "127.0.0.1:{port}" }}',
-    )
-    leaf = NatsServer(
-        password="pw",
-        jetstream=False,
-        config='leafnodes { reconnect: "1s", remotes: [ '
-        f'{{ url: "nats://common:pw@127.0.0.1:{port}" }} ] }}',
-    )
-    async with hub, leaf, connected(leaf.url, domain="hub") as nats:
-        await nats.stream()
-        consumer = await nats.consume(**ORDERED)
-        await nats.publish_many(3)
-        held = await receive(consumer, 3)
-        hub.kill()
-        await hub.restart()
-        await rises(consumer)
-        assert nats.connection.reconnects == 0
-        for delivery in held:
-            await delivery.ack()
-        assert [each.sequence for each in await take(consumer, 3)] == [1, 2, 3]
+async def test_what_is_in_hand_is_sent_again_when_the_server_behind_a_leaf_node_was_killed(
+    tmp_path: Path,
+):
+    with reserve_port() as port:
+        hub = NatsServer(
+            password="pw",
+            config=f'jetstream {{ domain: hub, store_dir: "{tmp_path}" }}\nleafnodes {{ '
+            f'authorization {{ user: common, password: pw }}, listen: "127.0.0.1:{port}" }}',
+        )
+        leaf = NatsServer(
+            password="pw",
+            jetstream=False,
+            config='leafnodes { reconnect: "1s", remotes: [ '
+            f'{{ url: "nats://common:pw@127.0.0.1:{port}" }} ] }}',
+        )
+        async with hub, leaf, connected(leaf.url, domain="hub") as nats:
+            await nats.stream()
+            consumer = await nats.consume(**ORDERED)
+            await nats.publish_many(3)
+            held = await receive(consumer, 3)
+            hub.kill()
+            await hub.restart()
+            await rises(consumer)
+            assert nats.connection.reconnects == 0
+            for delivery in held:
+                await delivery.ack()
+            assert [each.sequence for each in await take(consumer, 3)] == [1, 2, 3]
 
 
 async def test_acknowledgements_that_may_not_have_come_are_taken_back_by_an_ordered_consumer():
