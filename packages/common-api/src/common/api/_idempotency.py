@@ -32,7 +32,7 @@ _KEY = re.compile(r'"([\x20-\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x7e]{1,
 _DOCUMENTED = Documentation(
     statuses=(400, 409, 422),
     headers={IDEMPOTENCY_KEY_HEADER: "A new one for each request, the same when it is repeated"},
-    pattern=r'^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$',  # as _KEY has it
+    pattern=f"^({_KEY.pattern})$",
 )
 # Who the caller is, unless the application says so: nobody is shown another's answer.
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"x-api-key"})
