@@ -102,8 +102,8 @@ class OrderingContract(ContractBase):
         spec = self.spec(ordered=True, max_outstanding=4)
         await transport.publish_many(messages(12))
         closing = await transport.consume(spec)
+        in_hand = await self.receive(closing, 4)  # before another may become the active one
         standing_by = await other.consume(spec)
-        in_hand = await self.receive(closing, 4)
         await self.ack(in_hand[1])
         await closing.close()
         got = await self.until(standing_by, 12)
@@ -117,8 +117,8 @@ class OrderingContract(ContractBase):
         spec = self.spec(ordered=True, max_outstanding=4)
         await transport.publish_many(messages(8))
         stopping = await transport.consume(spec)
-        standing_by = await other.consume(spec)
         in_hand = await self.receive(stopping, 4)
+        standing_by = await other.consume(spec)
         await stopping.stop()
         while batch := await asyncio.wait_for(stopping.receive(), self.patience):
             in_hand += batch
