@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from common.events.core._declarations import StreamSpec
+from common.events.core._errors import BrokerUnavailable
 from common.events.core._transport import (
     Capability,
     Consumer,
@@ -134,11 +135,22 @@ class ContractBase:
     @asynccontextmanager
     async def reading(self, transport: Transport, spec: ConsumerSpec) -> AsyncGenerator[Consumer]:
         """Consume for the body of the ``async with``."""
-        consumer = await transport.consume(spec)
+        consumer = await self._opened(transport, spec)
         try:
             yield consumer
         finally:
             await consumer.close()
+
+    async def _opened(self, transport: Transport, spec: ConsumerSpec) -> Consumer:
+        """Open a consumer as a service does: a broker that elects a leader answers nobody."""
+        end = self.now() + self.patience
+        while True:
+            try:
+                return await transport.consume(spec)
+            except BrokerUnavailable:
+                if self.now() >= end:
+                    raise
+            await self.sleep(self.ack_wait / 10)
 
     async def receive(self, consumer: Consumer, count: int) -> list[Delivery]:
         """Return as many messages, as they come; what comes with the last is returned, too."""
