@@ -238,12 +238,14 @@ class Pull:
         self.asked += free
 
     def request(self, request: Json, *, keep: bool = False) -> None:
-        """Send a pull request.
+        """Send a pull request, unless the consumer has to be looked up before.
 
         Args:
             request: Its body.
             keep: It only keeps the pin: its answer says nothing about the other requests.
         """
+        if not self._inbox:
+            return
         if self.pin is not None:
             self.pin.mark(request)
         body = json.dumps(request, separators=(",", ":")).encode()
@@ -312,6 +314,8 @@ class Pull:
         self.doubt()
 
     def _disconnected(self) -> None:
+        # Nothing is asked for until the consumer is looked up: it may be another one by then.
+        self._inbox = b""
         self.asked = 0
         if self.connection.closed:
             self.doubt()

@@ -108,7 +108,8 @@ class Renewal:
             except TimeoutError:
                 quiet = True
             self._woken.clear()
-            await self._care(quiet=quiet)
+            if not self._doubt:
+                await self._care(quiet=quiet)
 
 
 def _pause(failures: int) -> float:
