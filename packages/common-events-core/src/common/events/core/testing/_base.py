@@ -135,13 +135,13 @@ class ContractBase:
     @asynccontextmanager
     async def reading(self, transport: Transport, spec: ConsumerSpec) -> AsyncGenerator[Consumer]:
         """Consume for the body of the ``async with``."""
-        consumer = await self._opened(transport, spec)
+        consumer = await self.opened(transport, spec)
         try:
             yield consumer
         finally:
             await consumer.close()
 
-    async def _opened(self, transport: Transport, spec: ConsumerSpec) -> Consumer:
+    async def opened(self, transport: Transport, spec: ConsumerSpec) -> Consumer:
         """Open a consumer as a service does: a broker that elects a leader answers nobody."""
         end = self.now() + self.patience
         while True:

@@ -137,7 +137,7 @@ class CancellingContract(ContractBase):
         """A reader that nobody knows of would keep messages from the others."""
 
         async def open_and_close() -> None:
-            consumer = await transport.consume(self.spec())
+            consumer = await self.opened(transport, self.spec())
             await consumer.close()
 
         async def check() -> None:
@@ -154,7 +154,7 @@ class CancellingContract(ContractBase):
 
         async def work() -> None:
             nonlocal opened
-            opened = await transport.consume(self.spec())
+            opened = await self.opened(transport, self.spec())
             first, second = await self.receive(opened, 2)
             await first.nak()
             await second.in_progress()

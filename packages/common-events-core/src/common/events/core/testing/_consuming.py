@@ -149,7 +149,7 @@ class ConsumingContract(ContractBase):
         self, transport: Transport, other: Transport
     ) -> None:
         await transport.publish_many(messages(10))
-        closing = await transport.consume(self.spec(max_outstanding=10))
+        closing = await self.opened(transport, self.spec(max_outstanding=10))
         mine = await self.receive(closing, 10)
         async with self.reading(other, self.spec()) as consumer:
             await self.ack(*mine[:2])
@@ -165,7 +165,7 @@ class ConsumingContract(ContractBase):
         self, transport: Transport, other: Transport
     ) -> None:
         await transport.publish_many(messages(5))
-        consumer = await transport.consume(self.spec())
+        consumer = await self.opened(transport, self.spec())
         await self.ack((await self.receive(consumer, 5))[0])
         waiting = asyncio.ensure_future(consumer.receive())
         await asyncio.sleep(0)
@@ -178,7 +178,7 @@ class ConsumingContract(ContractBase):
         await consumer.close()
 
     async def test_closing_twice_is_the_same_as_once(self, transport: Transport) -> None:
-        consumer = await transport.consume(self.spec())
+        consumer = await self.opened(transport, self.spec())
         await consumer.close()
         await consumer.close()
         await consumer.stop()
@@ -201,13 +201,13 @@ class ConsumingContract(ContractBase):
 
     async def test_a_consumer_needs_its_stream(self, transport: Transport) -> None:
         with pytest.raises(MissingStream):
-            await transport.consume(replace(self.spec(), stream="MISSING"))
+            await self.opened(transport, replace(self.spec(), stream="MISSING"))
 
     async def test_a_consumer_cannot_start_elsewhere_later(self, transport: Transport) -> None:
         async with self.reading(transport, self.spec(deliver="all")):
             pass
         with pytest.raises(DeclarationConflict) as caught:
-            await transport.consume(self.spec(deliver="new"))
+            await self.opened(transport, self.spec(deliver="new"))
         assert caught.value.differences
 
     async def test_settings_that_can_change_do(self, transport: Transport) -> None:

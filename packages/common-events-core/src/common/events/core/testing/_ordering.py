@@ -36,7 +36,7 @@ class OrderingContract(ContractBase):
         self.needs(Capability.ORDERED)
         spec = self.spec(ordered=True, max_outstanding=10)
         processes = [transport, await open_transport(), await open_transport()]
-        consumers = [await process.consume(spec) for process in processes]
+        consumers = [await self.opened(process, spec) for process in processes]
         got: list[list[Delivery]] = [[], [], []]
 
         async def read(number: int) -> None:
@@ -76,7 +76,7 @@ class OrderingContract(ContractBase):
         spec = self.spec(ordered=True, max_outstanding=4, ack_wait=self.ack_wait)
         victim = await open_transport()
         await transport.publish_many(messages(12))
-        crashing = await victim.consume(spec)
+        crashing = await self.opened(victim, spec)
         in_hand = await self.receive(crashing, 4)
         assert numbers(in_hand) == counted(1, 4)
         await self.ack(in_hand[0])
@@ -101,9 +101,9 @@ class OrderingContract(ContractBase):
         self.needs(Capability.ORDERED)
         spec = self.spec(ordered=True, max_outstanding=4)
         await transport.publish_many(messages(12))
-        closing = await transport.consume(spec)
+        closing = await self.opened(transport, spec)
         in_hand = await self.receive(closing, 4)  # before another may become the active one
-        standing_by = await other.consume(spec)
+        standing_by = await self.opened(other, spec)
         await self.ack(in_hand[1])
         await closing.close()
         got = await self.until(standing_by, 12)
@@ -116,9 +116,9 @@ class OrderingContract(ContractBase):
         self.needs(Capability.ORDERED)
         spec = self.spec(ordered=True, max_outstanding=4)
         await transport.publish_many(messages(8))
-        stopping = await transport.consume(spec)
+        stopping = await self.opened(transport, spec)
         in_hand = await self.receive(stopping, 4)
-        standing_by = await other.consume(spec)
+        standing_by = await self.opened(other, spec)
         await stopping.stop()
         while batch := await asyncio.wait_for(stopping.receive(), self.patience):
             in_hand += batch

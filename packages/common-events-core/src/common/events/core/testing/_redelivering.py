@@ -243,7 +243,7 @@ class RedeliveringContract(ContractBase):
     ) -> None:
         spec = self.spec(max_deliver=1, ack_wait=self.ack_wait)
         await transport.publish_many(messages(2))
-        consumer = await transport.consume(spec)
+        consumer = await self.opened(transport, spec)
         await self.receive(consumer, 2)
         await self.crash(transport)
         async with self.reading(other, spec) as survivor:
