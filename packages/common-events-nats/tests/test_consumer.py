@@ -380,35 +380,6 @@ async def test_a_deleted_consumer_of_a_work_queue_is_made_anew(nats: Nats):
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_after_a_cut_nothing_is_asked_for_before_the_consumer_is_looked_up(
-    nats: Nats, nats_url: str, ordered: bool
-):
-    """It may be another one by then, and the inbox of before is about to close."""
-    asked: list[str] = []
-
-    def note(subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        del reply, data, headers
-        asked.append("ask" if b".MSG.NEXT." in subject else "look up")
-
-    await nats.connection.subscribe("$JS.API.CONSUMER.MSG.NEXT.>", note)
-    await nats.connection.subscribe("$JS.API.CONSUMER.INFO.>", note)
-    async with FaultProxy(nats_url) as proxy, connected(proxy.url(nats_url)) as away:
-        consumer = await away.consume(ordered=ordered)
-        await away.connection.flush()
-        await nats.connection.flush()
-        asked.clear()
-        proxy.cut()
-
-        async def both() -> bool:
-            return len(set(asked)) == 2
-
-        await until(both)
-        assert asked[:2] == ["look up", "ask"]
-        await nats.publish("s.a")
-        await take(consumer, 1)
-
-
-@pytest.mark.parametrize("ordered", [False, True])
 async def test_a_consumer_made_anew_for_requests_of_another_kind_ends_it_loudly(
     nats: Nats, nats_url: str, ordered: bool
 ):

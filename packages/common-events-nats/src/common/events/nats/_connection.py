@@ -169,7 +169,6 @@ class Connection:
             self.reconnects += 1
             log.info("Connected to NATS again", extra={"reconnects": self.reconnects})
         self.last_error = None
-        self._deaf = False  # if it still may not listen, it will be told so again
         self._up.set()
         for listener in tuple(self._on_up):
             listener()
@@ -177,6 +176,7 @@ class Connection:
     def down(self) -> None:
         """Take note that the connection is lost."""
         self._up.clear()
+        self._deaf = False  # if it still may not listen, it is told so before it is up
         if not self._closed:
             log.warning("Connection to NATS lost; connecting again")
         for listener in tuple(self._on_down):
@@ -225,7 +225,7 @@ class Connection:
         async with self._opening:
             if self._client is not None and not self._closed:
                 return
-            self._closed = False
+            self._closed = self._deaf = False
             self._up = asyncio.Event()  # of the event loop that runs now
             client = await dial(self.config, self, self._error)
             self._up.set()
@@ -241,8 +241,11 @@ class Connection:
 
     async def close(self) -> None:
         """Close. Idempotent; requests that wait for an answer fail."""
+        lost = not self._closed and not self._up.is_set()
         self._closed = True
         self._up.clear()
+        if lost:
+            self.down()  # listeners know that it is lost, and not that it stays so
         async with self._opening:
             client, self._client = self._client, None
             if client is None:

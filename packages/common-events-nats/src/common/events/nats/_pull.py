@@ -125,7 +125,7 @@ class Pull:
             self.connection.on_denied(self._denied),
         ]
         try:
-            await self._subscribe(info)
+            await self._subscribe(info, self.connection.reconnects)
         except MessageBusError as error:
             if not is_retryable(error):
                 raise
@@ -145,8 +145,8 @@ class Pull:
                 await self._calm()
             # A message which the server finds nobody to give to is at once ready for another.
             await subscription.close(flush=True, timeout=_STOP_SECONDS)
-            if self.pin is not None:
-                self.pin.give_up(self)
+        if self.pin is not None:
+            self.pin.give_up(self)
 
     async def _calm(self) -> None:
         """Let requests be served that are about to be.
@@ -311,6 +311,7 @@ class Pull:
 
     def _reconnected(self) -> None:
         self.epoch.served_by(self.connection.server_id)
+        self._renewal.confirm()  # it did not fail: looking the consumer up need not wait
         self.doubt()
 
     def _disconnected(self) -> None:
@@ -326,14 +327,15 @@ class Pull:
             self._lost(forbidden("publish to", asking))
         elif denied.settling(self.stream, self.durable):
             self._lost(forbidden("publish to", f"$JS.ACK.{self.stream}.{self.durable}.>"))
-        elif self._inbox and denied.hearing(f"{self._inbox.decode()}.*"):
+        elif self._subscription is not None and denied.hearing(self._subscription.subject):
             self._lost(forbidden("subscribe to", f"{self.connection.config.inbox_prefix}.>"))
 
     def _tick(self) -> float:
         return min(HEARTBEAT, self.ack_wait / 3) if self.pin is None else self.pin.tick()
 
     async def _care(self, *, quiet: bool) -> None:
-        if quiet and await self._silent():
+        unknown = not self._inbox and self.connection.connected
+        if unknown or (quiet and await self._silent()):
             self.doubt()
             return
         if self.pin is not None:
@@ -373,9 +375,10 @@ class Pull:
             # So that nothing the server had sent is missed, and none of the old requests is
             # served when the new ones are counted.
             await subscription.close(flush=True, timeout=_STOP_SECONDS)
-        await self._subscribe(await self._ensure())
+        reconnects = self.connection.reconnects
+        await self._subscribe(await self._ensure(), reconnects)
 
-    async def _subscribe(self, info: Json) -> None:
+    async def _subscribe(self, info: Json, reconnects: int) -> None:
         config = info["config"]
         self._batch = config.get("max_batch") or _ANY
         self._note_leader(info.get("cluster") or {})
@@ -392,6 +395,8 @@ class Pull:
         self.asked = 0
         # The last token tells requests for messages from those that only keep the pin.
         self._subscription = await self.connection.subscribe(f"{inbox}.*", self._receive)
+        if not self.connection.connected or self.connection.reconnects != reconnects:
+            return  # cut off since: `_reconnected` has the consumer looked up once more
         self._inbox = inbox.encode()
         self._heard = time.monotonic()
         self._ask()
