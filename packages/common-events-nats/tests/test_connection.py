@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from nats.errors import Error
 from nats_settings import settings
 from pydantic import ValidationError as PydanticError
 
@@ -557,6 +558,25 @@ async def test_answers_that_permissions_keep_away_are_not_waited_for():
         await opened.close()
         opened = connection(url, inbox_prefix="mine")
         await opened.open()
+        with pytest.raises(NoResponders):
+            await opened.request("x", timeout=60)
+        await opened.close()
+
+
+async def test_what_a_server_forbids_that_was_never_reached_again_does_not_count():
+    """Servers of a cluster may differ, or be reloaded, between one attempt and the next."""
+    async with NatsServer() as server, FaultProxy(server.url) as proxy:
+        opened = connection(proxy.url(server.url))
+        await opened.open()
+        proxy.refuse()
+        proxy.cut()
+        await until(lambda: not opened.connected)
+        inbox = opened._inbox.decode()
+        denied = f'nats: permissions violation for subscription to "{inbox.lower()}.*"'
+        await opened._error(Error(denied))
+        with pytest.raises(BrokerUnavailable):
+            await opened.request("x", timeout=0.1)
+        proxy.heal()
         with pytest.raises(NoResponders):
             await opened.request("x", timeout=60)
         await opened.close()

@@ -155,6 +155,44 @@ async def test_closing_hands_over_at_once_and_in_order(nats: Nats, other: Nats):
     await settled(nats)
 
 
+async def test_who_stops_unsure_of_the_pin_takes_it_from_nobody(
+    nats: Nats, nats_url: str, monkeypatch
+):
+    unpinned: list[bytes] = []
+    await nats.connection.subscribe(
+        "$JS.API.CONSUMER.UNPIN.>", lambda *got: unpinned.append(got[0])
+    )
+    async with FaultProxy(nats_url) as proxy, connected(proxy.url(nats_url)) as away:
+        first = await away.consume(**ORDERED)
+        await nats.publish_many(4)
+        await take(first, 4)
+        second = await nats.consume(**ORDERED)
+        proxy.refuse()
+        proxy.cut()
+        await nats.publish_many(4, start=4)
+        found = await receive(second, 4)  # after the pin's time
+
+        looking = asyncio.Event()
+
+        async def never() -> None:
+            looking.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(first.pull, "_ensure", never)
+        proxy.heal()
+        await asyncio.wait_for(looking.wait(), 60)
+        await first.stop()
+        await away.connection.flush()
+        await nats.connection.flush()
+        assert not unpinned
+        for delivery in found:
+            await delivery.ack()
+        await settled(nats)
+        await second.stop()
+        await nats.connection.flush()
+        assert len(unpinned) == 1
+
+
 async def test_nothing_overtakes_what_a_stopped_process_still_has_in_hand(nats: Nats, other: Nats):
     first = await nats.consume(**ordered(ack_wait=30.0))
     await nats.publish_many(20)

@@ -76,6 +76,23 @@ async def test_what_passes_is_tried_again_with_pauses_that_grow_until_it_is_conf
     assert recorded.errors == []
 
 
+async def test_a_new_connection_ends_the_pause_that_failures_led_to(monkeypatch):
+    pauses = []
+    monkeypatch.setattr(_renewal, "_pause", lambda failures: pauses.append(failures) or 3600.0)
+    async with Recorded(*(BrokerUnavailable("away") for _ in range(3))) as recorded:
+        recorded.renewal.doubt()
+        await recorded.until(lambda _: pauses == [2])
+        recorded.renewal.confirm()  # what comes late from the connection before does not
+        recorded.renewal.doubt()
+        await asyncio.sleep(0.05)
+        assert recorded.steps.count("renew") == 1
+        recorded.renewal.restart()
+        await recorded.until(lambda _: pauses == [2, 2])  # as if nothing had failed before
+        recorded.renewal.restart()
+        await recorded.until(renewed(4))
+    assert recorded.errors == []
+
+
 async def test_doubt_that_comes_while_there_is_no_connection_is_met_by_one_renewal():
     async with Recorded() as recorded:
         recorded.ready.clear()

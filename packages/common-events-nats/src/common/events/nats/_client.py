@@ -34,6 +34,7 @@ _STABLE_SECONDS = 10.0  # a connection that lives shorter does not end the back-
 class Listener(Protocol):
     """Is told how the connection is."""
 
+    def connecting(self) -> None: ...
     def up(self) -> None: ...
     def down(self) -> None: ...
     def trouble(self, error: Exception) -> None: ...
@@ -226,6 +227,7 @@ class RawClient(Client):
             if not pong.done():
                 pong.set_exception(errors.StaleConnectionError())
                 pong.exception()  # nobody may be waiting
+        self._listener.connecting()
         await super()._process_connect_init()
 
     def choose_server(

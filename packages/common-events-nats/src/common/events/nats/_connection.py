@@ -162,6 +162,10 @@ class Connection:
 
     # The client's listener
 
+    def connecting(self) -> None:
+        """Take note that a server is about to say what it forbids; it may not have, before."""
+        self._deaf = False
+
     def up(self) -> None:
         """Take note that the connection is there."""
         first = self._client is None
@@ -176,7 +180,6 @@ class Connection:
     def down(self) -> None:
         """Take note that the connection is lost."""
         self._up.clear()
-        self._deaf = False  # if it still may not listen, it is told so before it is up
         if not self._closed:
             log.warning("Connection to NATS lost; connecting again")
         for listener in tuple(self._on_down):
@@ -225,7 +228,7 @@ class Connection:
         async with self._opening:
             if self._client is not None and not self._closed:
                 return
-            self._closed = self._deaf = False
+            self._closed = False
             self._up = asyncio.Event()  # of the event loop that runs now
             client = await dial(self.config, self, self._error)
             self._up.set()
@@ -241,7 +244,7 @@ class Connection:
 
     async def close(self) -> None:
         """Close. Idempotent; requests that wait for an answer fail."""
-        lost = not self._closed and not self._up.is_set()
+        lost = self._client is not None and not self._closed and not self._up.is_set()
         self._closed = True
         self._up.clear()
         if lost:

@@ -113,13 +113,13 @@ class Pin:
             held[sequence].hand_back()
 
     def give_up(self, pull: "Pull") -> None:
-        """Let another process take over at once."""
-        if self._id is not None:
+        """Let another process take over at once, unless one may have done so already."""
+        if self._id is not None and time.monotonic() - self._pulled < self._seconds:
             pull.publish(
                 f"{pull.api.prefix}.CONSUMER.UNPIN.{pull.stream}.{pull.durable}",
                 b'{"group":"%b"}' % GROUP.encode(),
             )
-            self._id = None
+        self._id = None
 
     def tick(self) -> float:
         """Seconds until `care` is wanted."""

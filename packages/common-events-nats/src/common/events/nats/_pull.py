@@ -311,8 +311,7 @@ class Pull:
 
     def _reconnected(self) -> None:
         self.epoch.served_by(self.connection.server_id)
-        self._renewal.confirm()  # it did not fail: looking the consumer up need not wait
-        self.doubt()
+        self._renewal.restart()
 
     def _disconnected(self) -> None:
         # Nothing is asked for until the consumer is looked up: it may be another one by then.
@@ -378,7 +377,13 @@ class Pull:
         reconnects = self.connection.reconnects
         await self._subscribe(await self._ensure(), reconnects)
 
+    def _check_same(self, reconnects: int) -> None:
+        """Raise an error if the connection was lost since the consumer was looked up."""
+        if not self.connection.connected or self.connection.reconnects != reconnects:
+            raise self.connection.unavailable()
+
     async def _subscribe(self, info: Json, reconnects: int) -> None:
+        self._check_same(reconnects)
         config = info["config"]
         self._batch = config.get("max_batch") or _ANY
         self._note_leader(info.get("cluster") or {})
@@ -395,8 +400,7 @@ class Pull:
         self.asked = 0
         # The last token tells requests for messages from those that only keep the pin.
         self._subscription = await self.connection.subscribe(f"{inbox}.*", self._receive)
-        if not self.connection.connected or self.connection.reconnects != reconnects:
-            return  # cut off since: `_reconnected` has the consumer looked up once more
+        self._check_same(reconnects)
         self._inbox = inbox.encode()
         self._heard = time.monotonic()
         self._ask()

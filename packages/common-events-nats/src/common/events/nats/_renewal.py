@@ -1,6 +1,7 @@
 """Doing something anew whenever its outcome is in doubt, no matter how often that fails."""
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -50,6 +51,7 @@ class Renewal:
         self._doubt = False
         self._confirmed = False
         self._woken = asyncio.Event()
+        self._restarted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -68,6 +70,11 @@ class Renewal:
         self._doubt = True
         self._woken.set()
 
+    def restart(self) -> None:
+        """Renew at once: what has failed before says nothing about a new connection."""
+        self._restarted.set()
+        self.doubt()
+
     def wake(self) -> None:
         """Let ``care`` be called at once."""
         self._woken.set()
@@ -83,8 +90,11 @@ class Renewal:
                 await self._watch()
                 failures = 0 if self._confirmed else failures + 1
                 if failures > 1:
-                    await asyncio.sleep(_pause(failures))
+                    await self._rest(_pause(failures))
                 await self._ready()
+                if self._restarted.is_set():
+                    failures = 0
+                self._restarted.clear()
                 self._doubt = self._confirmed = False
                 try:
                     await self._renew()
@@ -98,6 +108,11 @@ class Renewal:
         except Exception as error:
             log.exception("%s has failed", self._name)
             self._lost(wrap(error, MessageBusError, f"{self._name} has failed", retryable=False))
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._restarted.wait()
 
     async def _watch(self) -> None:
         while not self._doubt:
