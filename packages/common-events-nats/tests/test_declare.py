@@ -8,6 +8,7 @@ import pytest
 from common.events.core._declarations import Change, StreamSpec
 from common.events.core._errors import DeclarationConflict, MissingStream
 from common.events.nats._config import NatsConfig
+from common.events.nats._errors import NatsTimeout
 from common.events.nats._transport import NatsTransport
 
 ORDERS = StreamSpec(name="ORDER", subjects=("evt.order.>", "cmd.order.>"))
@@ -37,6 +38,46 @@ async def test_what_is_missing_is_made_once(transport):
     found = await configuration(transport)
     assert found["subjects"] == ["cmd.order.>", "evt.order.>"]
     assert found["storage"] == "file"
+
+
+@pytest.mark.parametrize("operation", ["LIST", "CREATE"])
+@pytest.mark.parametrize("arrives", [False, True])
+async def test_what_a_cluster_in_an_election_does_not_answer_is_asked_again(
+    transport, monkeypatch, arrives, operation
+):
+    """Whether the first request was lost or only its answer."""
+    request, lost = transport.connection.request, 0
+
+    async def electing(subject: str, *args: Any, **options: Any):
+        nonlocal lost
+        if f".STREAM.{operation}" in subject and lost < 2:
+            lost += 1
+            if arrives:
+                await request(subject, *args, **options)
+            raise NatsTimeout("no answer")
+        return await request(subject, *args, **options)
+
+    monkeypatch.setattr(transport.connection, "request", electing)
+    made = await transport.declare([ORDERS], mode="create")
+    assert lost == 2
+    assert str(made) == "+ stream ORDER"
+    assert not await transport.declare([ORDERS], mode="verify")
+
+
+async def test_a_broker_that_never_answers_is_not_asked_for_ever(transport, monkeypatch):
+    request, asked = transport.connection.request, 0
+
+    async def silent(subject: str, *args: Any, **options: Any):
+        nonlocal asked
+        if ".STREAM.CREATE." in subject:
+            asked += 1
+            raise NatsTimeout("no answer")
+        return await request(subject, *args, **options)
+
+    monkeypatch.setattr(transport.connection, "request", silent)
+    with pytest.raises(NatsTimeout):
+        await transport.declare([ORDERS], mode="create")
+    assert asked == 3
 
 
 async def test_off_asks_nothing(config):

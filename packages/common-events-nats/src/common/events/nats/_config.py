@@ -45,7 +45,8 @@ class NatsConfig(BaseModel):
         ack_timeout_seconds: A message without acknowledgement for so long is sent again.
         max_in_flight: Most messages without acknowledgement; further ones wait.
         max_in_flight_bytes: Most bytes of such messages.
-        api_timeout_seconds: Longest time for one request to JetStream's API.
+        api_timeout_seconds: Longest time for one request to JetStream's API. Streams are asked for
+            up to three times, as a cluster that elects its leader does not answer.
         domain: JetStream domain, where it is not the connection's own.
         inbox_prefix: First words of subjects for answers, where permissions demand others.
 

@@ -1,16 +1,20 @@
 """Comparing streams with what is declared, and bringing them in line (STREAM.* of the API)."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from common.events.core._declarations import Change, DeclareMode, Plan, StreamSpec
 from common.events.core._errors import DeclarationConflict, MissingStream
 from common.events.core._subjects import overlap
 from common.events.nats._api import Api, Json, check_stream_name
-from common.events.nats._errors import ErrCode, JetStreamError
+from common.events.nats._errors import ErrCode, JetStreamError, NatsTimeout
 
+T = TypeVar("T")
+
+_ASKED = 3  # times, at most
 _SECOND = 1_000_000_000  # durations of the API are nanoseconds
 
 
@@ -108,10 +112,8 @@ async def _steps(api: Api, streams: Sequence[StreamSpec], horizon: float) -> lis
             check_stream_name(spec.name)
         except MissingStream as error:
             raise DeclarationConflict(error.message) from None
-    there: dict[str, Json] = {
-        each["config"]["name"]: each["config"]
-        for each in await api.pages("STREAM.LIST", "streams", {})
-    }
+    listed = await _answered(lambda: api.pages("STREAM.LIST", "streams", {}))
+    there: dict[str, Json] = {each["config"]["name"]: each["config"] for each in listed}
     overlaps = _overlaps(streams, there)
     return [_step(spec, there.get(spec.name), overlaps, horizon) for spec in streams]
 
@@ -191,7 +193,7 @@ def _overlaps(streams: Sequence[StreamSpec], there: Mapping[str, Json]) -> list[
 async def _apply(api: Api, step: _Step) -> None:
     name = step.config["name"]
     try:
-        await api.request(f"STREAM.{step.operation}.{name}", step.config)
+        await _answered(lambda: api.request(f"STREAM.{step.operation}.{name}", step.config))
     except JetStreamError as error:
         if error.err_code == ErrCode.STREAM_NAME_EXISTS and step.operation == "CREATE":
             # Another process was faster, perhaps with the same declaration.
@@ -201,6 +203,17 @@ async def _apply(api: Api, step: _Step) -> None:
             f"stream {name} cannot be declared: {error.description} (err_code {error.err_code})",
             differences=[str(change) for change in step.changes],
         ) from error
+
+
+async def _answered(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask again without an answer, as from a cluster that elects its leader.
+
+    Of a stream that is there already, the server says what it says of one it has made.
+    """
+    for _ in range(_ASKED - 1):
+        with contextlib.suppress(NatsTimeout):
+            return await ask()
+    return await ask()
 
 
 async def _check_same(api: Api, step: _Step) -> None:
