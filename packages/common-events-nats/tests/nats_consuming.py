@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from pydantic import SecretStr
@@ -13,9 +13,12 @@ from common.events.core._errors import BrokerUnavailable
 from common.events.core._transport import ConsumerSpec, Delivery
 from common.events.nats._api import Api, Json
 from common.events.nats._config import NatsConfig
-from common.events.nats._connection import Connection
+from common.events.nats._connection import Connection, Reply
 from common.events.nats._consumer import NatsConsumer, open_consumer
+from common.events.nats._errors import NoResponders
 from common.testing import NatsCluster, NatsServer
+
+T = TypeVar("T")
 
 
 class Nats:
@@ -36,7 +39,12 @@ class Nats:
         if headers:
             lines = "".join(f"{name.replace('_', '-')}: {v}\r\n" for name, v in headers.items())
             encoded = f"NATS/1.0\r\n{lines}\r\n".encode()
-        answer = await self.connection.request(subject, data, timeout=30, headers=encoded)
+
+        async def publish() -> Reply:
+            # Nobody answers where a stream in a cluster is so new that it has no leader yet.
+            return await self.connection.request(subject, data, timeout=30, headers=encoded)
+
+        answer = await eventually(publish, but=NoResponders)
         found = json.loads(answer.data)
         assert "error" not in found, found
         return int(found["seq"])
@@ -46,7 +54,8 @@ class Nats:
             await self.publish(f"{prefix}.{index % 10}", b"%d" % index)
 
     async def consume(self, durable: str = "d", **settings: Any) -> NatsConsumer:
-        consumer = await open_consumer(self.connection, self.api, spec(durable, **settings))
+        wanted = spec(durable, **settings)
+        consumer = await eventually(lambda: open_consumer(self.connection, self.api, wanted))
         self.consumers.append(consumer)
         return consumer
 
@@ -136,15 +145,21 @@ async def settled(nats: Nats, durable: str = "d", seconds: float = 60.0) -> None
     await until(done, seconds)
 
 
-async def eventually(make: Callable[[], Awaitable[Json]]) -> Json:
+async def eventually(
+    make: Callable[[], Awaitable[T]], *, but: type[Exception] = BrokerUnavailable
+) -> T:
     """Ask again while there is no answer: JetStream answers a moment after its server does.
 
     What is asked must do no harm when it is done twice.
+
+    Args:
+        make: Asks.
+        but: Raised when there is no answer.
     """
     for _ in range(100):
         try:
             return await make()
-        except BrokerUnavailable:
+        except but:
             await asyncio.sleep(0.05)
     return await make()
 

@@ -12,7 +12,7 @@ from common.testing import FaultProxy, NatsCluster, NatsServer
 
 sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
 
-from nats_consuming import Nats, connected, until
+from nats_consuming import Nats, connected, eventually, until
 
 
 @pytest.fixture
@@ -83,10 +83,12 @@ async def test_a_watch_goes_on_after_faults_and_repeats_nothing(how):
 
 async def test_a_watch_in_a_cluster_outlives_the_leader_of_its_bucket():
     async with NatsCluster(3) as cluster, connected(cluster.urls) as nats:
-        bucket = await open_key_value(nats.connection, "b", replicas=3, history=64)
+        bucket = await eventually(
+            lambda: open_key_value(nats.connection, "b", replicas=3, history=64)
+        )
         await put(bucket, "a", b"begin")
         # A consumer in a cluster begins with an election, which takes a busy machine its time.
-        patient = await open_key_value(nats.connection, "b", timeout=60)
+        patient = await eventually(lambda: open_key_value(nats.connection, "b", timeout=60))
         async with patient.watch() as changes:
             assert (await anext(changes)).value == b"begin"
             (await cluster.leader("KV_b", timeout=60)).kill()
