@@ -6,9 +6,12 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from nats_consuming import eventually, until
 from nats_settings import settings
 
+from common.events.core._errors import MissingStream
 from common.events.core.testing._base import ContractBase, NewTransport
+from common.events.nats._errors import JetStreamError
 from common.events.nats._transport import NatsTransport
 from common.testing import FaultProxy, NatsCluster, NatsServer
 
@@ -23,6 +26,22 @@ def started(servers: NatsServer | NatsCluster) -> Iterator[NatsServer | NatsClus
 
 
 _CRASHING = 4  # transports that a test may crash, of those it opens
+
+
+async def _delete(transport: NatsTransport, operation: str) -> None:
+    """Delete, again without an answer: what is missing by then was deleted before."""
+    asked = 0
+
+    async def delete() -> None:
+        nonlocal asked
+        asked += 1
+        try:
+            await transport.api.request(operation)
+        except (MissingStream, JetStreamError):
+            if asked == 1:
+                raise
+
+    await eventually(delete)
 
 
 class OnNats(ContractBase):
@@ -55,9 +74,14 @@ class OnNats(ContractBase):
 
             yield new
             async with NatsTransport(settings(urls, connect_timeout_seconds=60)) as transport:
-                names = (await transport.api.request("STREAM.NAMES")).get("streams") or []
-                for name in names:
-                    await transport.api.request(f"STREAM.DELETE.{name}")
+
+                async def empty() -> bool:
+                    names = (await transport.api.request("STREAM.NAMES")).get("streams") or []
+                    for name in names:
+                        await _delete(transport, f"STREAM.DELETE.{name}")
+                    return not names
+
+                await until(empty)
 
     async def crash(self, transport: Any) -> None:
         proxy = self.proxies[id(transport)]
@@ -65,10 +89,10 @@ class OnNats(ContractBase):
         proxy.cut()
 
     async def delete_stream(self, transport: Any, stream: str) -> None:
-        await transport.api.request(f"STREAM.DELETE.{stream}")
+        await _delete(transport, f"STREAM.DELETE.{stream}")
 
     async def delete_consumer(self, transport: Any, stream: str, durable: str) -> None:
-        await transport.api.request(f"CONSUMER.DELETE.{stream}.{durable}")
+        await _delete(transport, f"CONSUMER.DELETE.{stream}.{durable}")
 
     async def restart_broker(self) -> None:
         for server in self.servers:
