@@ -11,7 +11,7 @@ from nats_settings import settings
 
 from common.events.core._errors import MissingStream
 from common.events.core.testing._base import ContractBase, NewTransport
-from common.events.nats._errors import JetStreamError
+from common.events.nats._errors import ErrCode, JetStreamError
 from common.events.nats._transport import NatsTransport
 from common.testing import FaultProxy, NatsCluster, NatsServer
 
@@ -37,8 +37,11 @@ async def _delete(transport: NatsTransport, operation: str) -> None:
         asked += 1
         try:
             await transport.api.request(operation)
-        except (MissingStream, JetStreamError):
+        except MissingStream:
             if asked == 1:
+                raise
+        except JetStreamError as error:
+            if asked == 1 or error.err_code != ErrCode.CONSUMER_NOT_FOUND:
                 raise
 
     await eventually(delete)

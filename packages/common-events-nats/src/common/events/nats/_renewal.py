@@ -27,7 +27,7 @@ class Renewal:
         name: Of the task, and in messages.
         ready: Waits until there is any use in it.
         renew: What is done when there is doubt.
-        care: Called after each wait, with whether that was in vain.
+        care: Called after each wait that brought no doubt, with whether it was in vain.
         seconds: Returns how long to wait at most.
         lost: Called with the error that ends it all.
     """
