@@ -1,4 +1,4 @@
-"""A transport on a real server, with one stream."""
+"""Connections to a real server: a transport, and the parts beneath it; each with one stream."""
 
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +13,7 @@ from common.events.nats._transport import NatsTransport
 
 sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
 
+from nats_consuming import Nats, connected
 from nats_settings import settings
 
 CALLS = StreamSpec(name="CALL", subjects=("evt.call.>",))
@@ -30,6 +31,14 @@ async def transport(config: NatsConfig) -> AsyncIterator[NatsTransport]:
     async with NatsTransport(config) as opened:
         await opened.declare([CALLS], mode="create")
         yield opened
+
+
+@pytest.fixture
+async def nats(nats_url: str) -> AsyncIterator[Nats]:
+    """A connection, and the stream ``S``."""
+    async with connected(nats_url) as nats:
+        await nats.stream()
+        yield nats
 
 
 @pytest.fixture

@@ -1,28 +1,16 @@
 import asyncio
-import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
+from nats_consuming import Nats, connected, nothing, receive, settled, take, until
 
 from common.events.core._errors import DeclarationConflict, MissingStream
 from common.events.nats._errors import JetStreamError
 
-sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
-
-from nats_consuming import Nats, connected, nothing, receive, settled, take, until
-
 TWICE: dict[str, Any] = {"max_deliver": 2, "ack_wait": 0.5}
 SLOWLY: dict[str, Any] = {"max_deliver": 2, "ack_wait": 1.0}
-
-
-@pytest.fixture
-async def nats(nats_url):
-    async with connected(nats_url) as nats:
-        await nats.stream()
-        yield nats
 
 
 async def advisories(nats: Nats) -> int:

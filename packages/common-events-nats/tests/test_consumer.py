@@ -1,28 +1,16 @@
 import asyncio
-import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
+from nats_consuming import Nats, connected, nothing, receive, settled, spec, take, until
 
 from common.events.core._errors import ConsumerLost, DeclarationConflict, MissingStream
 from common.events.nats import _pull
 from common.events.nats._consumer_config import ensure
 from common.events.nats._errors import NatsPermissionError
 from common.testing import FaultProxy, NatsServer
-
-sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
-
-from nats_consuming import Nats, connected, nothing, receive, settled, spec, take, until
-
-
-@pytest.fixture
-async def nats(nats_url):
-    async with connected(nats_url) as nats:
-        await nats.stream()
-        yield nats
 
 
 async def test_a_delivery_says_what_was_published(nats: Nats):

@@ -1,21 +1,8 @@
-import sys
-from pathlib import Path
-
 import pytest
+from nats_consuming import Nats, receive, spec
 
 from common.events.core._errors import DeclarationConflict, MissingStream
 from common.events.nats._consumer_config import MAX_ACK_PENDING, compare, ensure, wanted
-
-sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
-
-from nats_consuming import Nats, connected, receive, spec
-
-
-@pytest.fixture
-async def nats(nats_url):
-    async with connected(nats_url) as nats:
-        await nats.stream()
-        yield nats
 
 
 async def create(nats: Nats, durable: str = "d", **config: object) -> None:

@@ -1,27 +1,15 @@
 """Connections that come and go: what is asked for, when, and what is said."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
+from nats_consuming import Nats, connected, take, until
 
 from common.events.core._errors import TransportClosed
 from common.events.nats import _renewal
 from common.events.nats._errors import NatsPermissionError
 from common.testing import FaultProxy, NatsServer
-
-sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
-
-from nats_consuming import Nats, connected, take, until
-
-
-@pytest.fixture
-async def nats(nats_url):
-    async with connected(nats_url) as nats:
-        await nats.stream()
-        yield nats
 
 
 @pytest.fixture

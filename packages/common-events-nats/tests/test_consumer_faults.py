@@ -1,19 +1,14 @@
 import asyncio
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
+from nats_consuming import connected, eventually, leader_of, receive, settled, take, until
 
 from common.events.core._errors import ConsumerLost, TransportClosed
 from common.events.nats import NatsTimeout
 from common.testing import FaultProxy, NatsCluster, NatsServer
-
-sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
-
-from nats_consuming import connected, eventually, leader_of, receive, settled, take, until
 
 
 @pytest.fixture

@@ -1,11 +1,7 @@
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
-
 from nats_consuming import connected, eventually, nothing, receive, settled, take, until
 
 from common.events.nats._epoch import Epoch

@@ -1,9 +1,8 @@
 import asyncio
-import sys
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
+from nats_consuming import Nats, connected
 
 from common.context import DeadlineExceeded, deadline
 from common.errors import AppError, ValidationError
@@ -11,16 +10,6 @@ from common.events.core._errors import BrokerUnavailable, MessageTooLarge
 from common.events.nats._key_value import open_key_value
 from common.events.nats._store_errors import BucketNotFound, KeyExists, RevisionConflict
 from common.testing import NatsServer
-
-sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
-
-from nats_consuming import Nats, connected
-
-
-@pytest.fixture
-async def nats(nats_url):
-    async with connected(nats_url) as nats:
-        yield nats
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 import asyncio
 import io
 import os
-import sys
-from pathlib import Path
 
 import nats as nats_py
 import pytest
+from nats_consuming import Nats
 
 from common.errors import ValidationError
 from common.events.nats._objects import CHUNK_BYTES, open_object_store
@@ -15,16 +14,6 @@ from common.events.nats._store_errors import (
     ObjectNotFound,
     ObjectTooLarge,
 )
-
-sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
-
-from nats_consuming import Nats, connected
-
-
-@pytest.fixture
-async def nats(nats_url):
-    async with connected(nats_url) as nats:
-        yield nats
 
 
 @pytest.fixture

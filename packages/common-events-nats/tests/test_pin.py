@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
-
 from nats_consuming import (
     Nats,
     connected,
@@ -33,13 +30,6 @@ def ordered(**changes: Any) -> dict[str, Any]:
 
 
 WORKER = Path(__file__).with_name("consume_worker.py")
-
-
-@pytest.fixture
-async def nats(nats_url):
-    async with connected(nats_url) as nats:
-        await nats.stream()
-        yield nats
 
 
 @pytest.fixture

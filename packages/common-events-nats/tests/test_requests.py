@@ -1,8 +1,7 @@
 import asyncio
-import sys
-from pathlib import Path
 
 import pytest
+from nats_consuming import Nats, connected
 
 from common.context import bind, current, deadline, new_trace, remaining
 from common.errors import (
@@ -18,16 +17,6 @@ from common.events.core._errors import BrokerUnavailable
 from common.events.nats._errors import NatsPermissionError, NoResponders
 from common.events.nats._requests import Request, Response, request, serve
 from common.testing import NatsServer
-
-sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
-
-from nats_consuming import Nats, connected
-
-
-@pytest.fixture
-async def nats(nats_url):
-    async with connected(nats_url) as nats:
-        yield nats
 
 
 async def test_a_request_is_answered(nats: Nats):

@@ -1,24 +1,13 @@
 import asyncio
-import sys
-from pathlib import Path
 
 import pytest
+from nats_consuming import Nats, connected, eventually, until
 
 from common.errors import MessageBusError
 from common.events.core._errors import BrokerUnavailable, TransportClosed
 from common.events.nats import BucketNotFound, KeyValue, open_key_value
 from common.events.nats._watch import Watch
 from common.testing import FaultProxy, NatsCluster, NatsServer
-
-sys.path.append(str(Path(__file__).parent))  # importlib mode leaves it out
-
-from nats_consuming import Nats, connected, eventually, until
-
-
-@pytest.fixture
-async def nats(nats_url):
-    async with connected(nats_url) as nats:
-        yield nats
 
 
 @pytest.fixture
